@@ -1,0 +1,122 @@
+package pathlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockSuffix   = ".lock"
+	lockFileMode = 0o600
+)
+
+// staleMark is what a deleter writes into the file after unlinking it.
+var staleMark = []byte{'d'}
+
+// OpenLockFile opens the lock file at path for reading and writing, creating it with mode 0600 if create is set.
+// Unlike upstream it does not follow a symbolic link in the last component.
+// The error's text begins as upstream's does and wraps an [fs.PathError]'s cause.
+func OpenLockFile(path string, create bool) (*os.File, error) {
+	fd, err := openLockFD(path, create)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func openLockFD(path string, create bool) (int, error) {
+	flags := unix.O_RDWR | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	if create {
+		flags |= unix.O_CREAT
+	}
+	for {
+		fd, err := unix.Open(path, flags, lockFileMode)
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EINTR {
+			return -1, fmt.Errorf("opening lock file \"%s\": %w", path, err)
+		}
+	}
+}
+
+// DeleteLockFile unlinks the lock file at path, which f has open and locked,
+// and marks it stale for those that wait on it.
+func DeleteLockFile(path string, f *os.File) error {
+	return deleteLockFile(path, int(f.Fd()))
+}
+
+func deleteLockFile(path string, fd int) error {
+	// Unlink before marking: a waiter that sees the mark must find the name free or newly taken.
+	unlinkErr := unix.Unlink(path)
+	if errors.Is(unlinkErr, unix.ENOENT) {
+		unlinkErr = nil
+	}
+	if _, err := unix.Pwrite(fd, staleMark, 0); err != nil {
+		return fmt.Errorf("mark lock file %s: %w", path, err)
+	}
+	if unlinkErr != nil {
+		return fmt.Errorf("delete lock file %s: %w", path, unlinkErr)
+	}
+	return nil
+}
+
+// IsStale reports whether the locked lock file f has been deleted by its previous holder,
+// so that the caller must open and lock the path again.
+func IsStale(f *os.File) (bool, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	return info.Size() != 0, nil
+}
+
+// lockPathFile opens and locks the lock file at path, starting over as long as what it locked was stale.
+func lockPathFile(ctx context.Context, path string, try bool, onWait func()) (int, error) {
+	for {
+		fd, err := openLockFD(path, true)
+		if err != nil {
+			return -1, err
+		}
+		err = flockFD(ctx, fd, Exclusive, try, onWait)
+		if err == nil {
+			var fresh bool
+			if fresh, err = checkFresh(path, fd); fresh {
+				return fd, nil
+			}
+		}
+		unix.Close(fd)
+		if err != nil {
+			return -1, err
+		}
+		if ctx.Err() != nil {
+			return -1, context.Cause(ctx)
+		}
+	}
+}
+
+// checkFresh reports whether the locked file is usable. A file that carries the mark but still has its name
+// (its deleter could not unlink it) would make every process start over for ever; since we hold its lock we may unlink it.
+func checkFresh(path string, fd int) (bool, error) {
+	var st, named unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, fmt.Errorf("stat lock file %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false, fmt.Errorf("opening lock file \"%s\": %w", path, fs.ErrInvalid)
+	}
+	if st.Size == 0 {
+		return true, nil
+	}
+	if unix.Lstat(path, &named) == nil && named.Dev == st.Dev && named.Ino == st.Ino {
+		if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
+			return false, fmt.Errorf("delete stale lock file %s: %w", path, err)
+		}
+	}
+	return false, nil
+}
