@@ -1,6 +1,9 @@
 package wire
 
-import "io"
+import (
+	"bufio"
+	"io"
+)
 
 // FramedReader is the contents of a framed stream; it ends with [io.EOF] at the frame of length 0.
 // Whatever the consumer of the contents does, [FramedReader.Drain] brings the outer stream behind it.
@@ -58,6 +61,42 @@ func (f *FramedReader) next() error {
 	return f.err
 }
 
+// Buffered returns how much of the current frame can be read without reading from the stream.
+func (f *FramedReader) Buffered() int {
+	return int(min(uint64(f.left), uint64(f.r.Buffered())))
+}
+
+// Peek returns the next n bytes without consuming them; they stay valid until the next read.
+// It looks no further than the current frame: past its end, as past the buffer, the error is [bufio.ErrBufferFull].
+func (f *FramedReader) Peek(n int) ([]byte, error) {
+	if err := f.next(); err != nil && n > 0 {
+		return nil, err
+	}
+	if uint64(n) > uint64(f.left) {
+		b, _ := f.r.Peek(f.Buffered())
+		return b, bufio.ErrBufferFull
+	}
+	b, err := f.r.Peek(n)
+	return b, inside(err)
+}
+
+// Discard skips n bytes of contents and returns how many it skipped; fewer only with an error.
+func (f *FramedReader) Discard(n int) (int, error) {
+	for left := n; left > 0; {
+		if err := f.next(); err != nil {
+			return n - left, err
+		}
+		got, err := f.r.Discard(int(min(uint64(left), uint64(f.left))))
+		f.left -= uint32(got)
+		left -= got
+		if err != nil {
+			f.err = inside(err)
+			return n - left, f.err
+		}
+	}
+	return n, nil
+}
+
 // WriteTo writes the rest of the contents to w.
 func (f *FramedReader) WriteTo(w io.Writer) (int64, error) {
 	var total int64
@@ -84,11 +123,7 @@ func (f *FramedReader) WriteTo(w io.Writer) (int64, error) {
 // The result is nil if the stream ended well, however much of it had been read before.
 func (f *FramedReader) Drain() error {
 	for f.next() == nil {
-		n, err := f.r.Discard(int(f.left))
-		f.left -= uint32(n)
-		if err != nil {
-			f.err = inside(err)
-		}
+		_, _ = f.Discard(int(f.left)) // its error sticks
 	}
 	if f.err == io.EOF {
 		return nil

@@ -1,0 +1,192 @@
+package nar
+
+import (
+	"io"
+
+	"nixdaemon/protocol/wire"
+)
+
+// Buffered is a reader with a buffer that can be looked into, such as [wire.Reader] and [bufio.Reader].
+type Buffered interface {
+	io.Reader
+
+	// Buffered returns how many bytes Peek and Discard can have without reading further.
+	Buffered() int
+	Peek(n int) ([]byte, error)
+	Discard(n int) (int, error)
+}
+
+var _ Buffered = (*wire.Reader)(nil)
+
+// unbuffered reads exactly what is asked for, from a reader without a buffer to look into.
+type unbuffered struct{ io.Reader }
+
+func (unbuffered) Buffered() int              { return 0 }
+func (unbuffered) Peek(int) ([]byte, error)   { return nil, io.ErrNoProgress }
+func (unbuffered) Discard(n int) (int, error) { return 0, io.ErrNoProgress }
+
+const (
+	// chunkSize is how much of a large file moves at once.
+	chunkSize = 128 << 10
+
+	// minChunk is the least that is worth moving past the buffer.
+	minChunk = 4 << 10
+
+	// teeSize is how much of the archive gathers before a tee passes it on.
+	teeSize = 32 << 10
+)
+
+// source is what the parser reads: exactly the bytes asked for, each passed to tee if there is one.
+type source struct {
+	in Buffered
+	// plain is set if in has no buffer.
+	plain bool
+	// small receives strings that the buffer does not hold whole; long, made when needed, those too long for it.
+	small [64]byte
+	long  []byte
+	// chunk is allocated for the first file that the buffer does not hold whole.
+	chunk []byte
+
+	tee     io.Writer // nil for none
+	teeBuf  []byte    // consumed but not yet passed to tee
+	teeSize int64     // passed to tee
+}
+
+func (s *source) init(r io.Reader, tee io.Writer) {
+	s.tee = tee
+	if in, ok := r.(Buffered); ok {
+		s.in = in
+	} else {
+		s.in, s.plain = unbuffered{r}, true
+	}
+}
+
+// next consumes n bytes, at most maxString. They stay valid until the next call.
+func (s *source) next(n int) ([]byte, error) {
+	if s.in.Buffered() >= n {
+		return s.take(n)
+	}
+	b := s.memory(n)
+	if _, err := io.ReadFull(s.in, b); err != nil {
+		return nil, unexpected(err)
+	}
+	if s.tee != nil {
+		return b, s.copyToTee(b)
+	}
+	return b, nil
+}
+
+// take consumes n bytes that are buffered.
+func (s *source) take(n int) ([]byte, error) {
+	b, err := s.in.Peek(n)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.in.Discard(n); err != nil {
+		return nil, err
+	}
+	if s.tee != nil {
+		return b, s.copyToTee(b)
+	}
+	return b, nil
+}
+
+func (s *source) memory(n int) []byte {
+	if n <= len(s.small) {
+		return s.small[:n]
+	}
+	if s.long == nil {
+		s.long = make([]byte, maxString)
+	}
+	return s.long[:n]
+}
+
+// accept consumes want if it comes next and is buffered already.
+func (s *source) accept(want string) bool {
+	if s.in.Buffered() < len(want) {
+		return false
+	}
+	b, _ := s.in.Peek(len(want))
+	if string(b) != want {
+		return false
+	}
+	_, _ = s.in.Discard(len(want))
+	if s.tee != nil {
+		s.teeBuf = append(s.teeBuf, want...)
+	}
+	return true
+}
+
+// read reads into p as io.Reader does.
+func (s *source) read(p []byte) (int, error) {
+	n, err := s.in.Read(p)
+	if s.tee != nil && n > 0 {
+		if teeErr := s.copyToTee(p[:n]); teeErr != nil {
+			return n, teeErr
+		}
+	}
+	return n, unexpected(err)
+}
+
+// some returns between 1 and limit bytes of contents, valid until the next call.
+func (s *source) some(limit uint64) ([]byte, error) {
+	if limit <= minChunk && s.in.Buffered() == 0 && !s.plain {
+		// The end of a file, or a small one: let the buffer fill, and need no memory for it.
+		if _, err := s.in.Peek(1); err != nil {
+			return nil, unexpected(err)
+		}
+	}
+	if n := s.in.Buffered(); n > 0 {
+		return s.take(int(min(uint64(n), limit)))
+	}
+	if uint64(len(s.chunk)) < min(limit, chunkSize) {
+		s.chunk = make([]byte, min(limit, chunkSize))
+	}
+	return s.readChunk(s.chunk[:min(limit, chunkSize)])
+}
+
+func (s *source) readChunk(p []byte) ([]byte, error) {
+	for range 100 {
+		n, err := s.read(p)
+		if n > 0 || err != nil {
+			return p[:n], err
+		}
+	}
+	return nil, io.ErrNoProgress
+}
+
+func (s *source) copyToTee(b []byte) error {
+	if len(s.teeBuf)+len(b) >= teeSize {
+		if err := s.flushTee(); err != nil {
+			return err
+		}
+		if len(b) >= teeSize {
+			return s.writeTee(b)
+		}
+	}
+	s.teeBuf = append(s.teeBuf, b...)
+	return nil
+}
+
+func (s *source) flushTee() error {
+	if len(s.teeBuf) == 0 {
+		return nil
+	}
+	err := s.writeTee(s.teeBuf)
+	s.teeBuf = s.teeBuf[:0]
+	return err
+}
+
+func (s *source) writeTee(b []byte) error {
+	n, err := s.tee.Write(b)
+	s.teeSize += int64(n)
+	return err
+}
+
+// unexpected turns the end of the stream into an unexpected one: an archive says itself where it ends.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
