@@ -1,0 +1,1 @@
+create table if not exists SchemaMigrations (migration text primary key not null);

@@ -1,0 +1,1 @@
+select id, path, deriver, narSize from ValidPaths order by id

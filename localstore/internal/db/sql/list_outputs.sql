@@ -1,0 +1,1 @@
+select drv, path from DerivationOutputs

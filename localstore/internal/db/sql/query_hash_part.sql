@@ -1,0 +1,1 @@
+select path from ValidPaths where path >= ?1 limit 1

@@ -1,0 +1,1 @@
+update ValidPaths set hash = ?2, narSize = ?3 where path = ?1

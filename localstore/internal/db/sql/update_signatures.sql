@@ -1,0 +1,1 @@
+update ValidPaths set sigs = ?2 where path = ?1

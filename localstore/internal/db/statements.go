@@ -1,0 +1,100 @@
+package db
+
+import (
+	"embed"
+	"fmt"
+)
+
+//go:embed sql/*.sql
+var sqlFiles embed.FS
+
+// statement names one file of the folder sql. The numbers index the tables of prepared statements.
+type statement int
+
+const (
+	stmtBegin statement = iota
+	stmtBeginRead
+	stmtCommit
+	stmtRollback
+	stmtSavepoint
+	stmtSavepointRelease
+	stmtSavepointRollback
+	stmtQueryID
+	stmtQueryPath
+	stmtQueryReferences
+	stmtQueryReferrers
+	stmtQueryDerivers
+	stmtQueryOutputs
+	stmtQueryHashPart
+	stmtQueryDataVersion
+	stmtListPaths
+	stmtListNodes
+	stmtListEdges
+	stmtListOutputs
+	stmtListTables
+	stmtListPathColumns
+	stmtListMigrations
+	stmtInsertMigration
+	stmtInsertPath
+	stmtInsertReference
+	stmtInsertOutput
+	stmtUpdatePath
+	stmtUpdateSignatures
+	stmtUpdateHash
+	stmtDeletePath
+	stmtQueryRealisationByHash
+	stmtInsertRealisationByHash
+	stmtUpdateRealisationByHash
+	stmtQueryRealisationByPath
+	stmtInsertRealisationByPath
+	stmtUpdateRealisationByPath
+	stmtCount
+)
+
+var statementFiles = [stmtCount]string{
+	stmtBegin:                   "begin",
+	stmtBeginRead:               "begin_read",
+	stmtCommit:                  "commit",
+	stmtRollback:                "rollback",
+	stmtSavepoint:               "savepoint",
+	stmtSavepointRelease:        "savepoint_release",
+	stmtSavepointRollback:       "savepoint_rollback",
+	stmtQueryID:                 "query_id",
+	stmtQueryPath:               "query_path",
+	stmtQueryReferences:         "query_references",
+	stmtQueryReferrers:          "query_referrers",
+	stmtQueryDerivers:           "query_derivers",
+	stmtQueryOutputs:            "query_outputs",
+	stmtQueryHashPart:           "query_hash_part",
+	stmtQueryDataVersion:        "query_data_version",
+	stmtListPaths:               "list_paths",
+	stmtListNodes:               "list_nodes",
+	stmtListEdges:               "list_edges",
+	stmtListOutputs:             "list_outputs",
+	stmtListTables:              "list_tables",
+	stmtListPathColumns:         "list_path_columns",
+	stmtListMigrations:          "list_migrations",
+	stmtInsertMigration:         "insert_migration",
+	stmtInsertPath:              "insert_path",
+	stmtInsertReference:         "insert_reference",
+	stmtInsertOutput:            "insert_output",
+	stmtUpdatePath:              "update_path",
+	stmtUpdateSignatures:        "update_signatures",
+	stmtUpdateHash:              "update_hash",
+	stmtDeletePath:              "delete_path",
+	stmtQueryRealisationByHash:  "query_realisation_by_hash",
+	stmtInsertRealisationByHash: "insert_realisation_by_hash",
+	stmtUpdateRealisationByHash: "update_realisation_by_hash",
+	stmtQueryRealisationByPath:  "query_realisation_by_path",
+	stmtInsertRealisationByPath: "insert_realisation_by_path",
+	stmtUpdateRealisationByPath: "update_realisation_by_path",
+}
+
+// sqlText returns the text of a file of the folder sql. The files are part of the program, so a missing one panics.
+func sqlText(name string) string {
+	text, err := sqlFiles.ReadFile("sql/" + name + ".sql")
+	if err != nil {
+		panic(fmt.Sprintf("db: embedded statement %s: %v", name, err))
+	}
+	return string(text)
+}

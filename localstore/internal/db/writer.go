@@ -1,0 +1,297 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+)
+
+// A group ends when nobody waits any more, or at these bounds: the first to come must not wait for the rest for ever.
+const (
+	groupMaxMembers = 1000
+	groupMaxTime    = 20 * time.Millisecond
+)
+
+// Tx is the open transaction, valid during the function that received it and only on that goroutine.
+type Tx struct {
+	*conn
+	db      *DB
+	changed bool // some row was changed since the transaction began
+}
+
+// request is one call of Write.
+type request struct {
+	ctx   context.Context
+	fn    func(*Tx) error
+	state atomic.Int32
+	err   error         // set before done is closed
+	done  chan struct{} // closed when the outcome is known
+}
+
+// States of a request: whoever moves it away from waiting decides whether it runs.
+const (
+	stateWaiting int32 = iota
+	stateTaken
+	stateAbandoned
+)
+
+// writer owns the writing connection.
+type writer struct {
+	db       *DB
+	requests chan *request
+	closing  chan struct{}
+	finished chan struct{}
+	started  bool
+
+	// Owned by run once it has started.
+	tx      Tx
+	open    bool       // a transaction has begun
+	members []*request // succeeded, waiting for the commit
+}
+
+func newWriter(db *DB, c *conn) *writer {
+	return &writer{
+		db:       db,
+		requests: make(chan *request, groupMaxMembers),
+		closing:  make(chan struct{}),
+		finished: make(chan struct{}),
+		tx:       Tx{conn: c, db: db},
+	}
+}
+
+// Write runs fn in a transaction and returns when its changes are committed, or rolled back because fn failed.
+// Other callers' functions may run before and after fn in the same transaction; fn sees the changes of those before,
+// and its failure undoes only its own. A panic of fn comes back as a [PanicError].
+// fn must be short, must not wait for anything and must not call Write.
+// When ctx ends before fn has begun, Write returns at once; after that it waits for the outcome.
+func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	w := db.writer
+	if w == nil {
+		return ErrReadOnly
+	}
+	r := &request{ctx: ctx, fn: fn, done: make(chan struct{})}
+	select {
+	case <-w.closing:
+		return ErrClosed
+	default:
+	}
+	select {
+	case w.requests <- r:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-w.closing:
+		return ErrClosed
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		if r.state.CompareAndSwap(stateWaiting, stateAbandoned) {
+			return context.Cause(ctx)
+		}
+	case <-w.finished:
+		if r.state.CompareAndSwap(stateWaiting, stateAbandoned) {
+			return ErrClosed
+		}
+	}
+	<-r.done
+	return r.err
+}
+
+func (w *writer) start() {
+	w.started = true
+	go w.run()
+}
+
+// close stops the goroutine after its current group and closes the connection.
+func (w *writer) close() error {
+	close(w.closing)
+	if w.started {
+		<-w.finished
+	}
+	return w.tx.close()
+}
+
+func (w *writer) run() {
+	defer close(w.finished)
+	for {
+		select {
+		case <-w.closing:
+			return
+		case r := <-w.requests:
+			w.group(r)
+		}
+	}
+}
+
+// group runs the first request and those that have come meanwhile, and commits.
+func (w *writer) group(r *request) {
+	start := time.Now()
+	for n := 0; ; {
+		w.member(r)
+		if n++; n >= groupMaxMembers || time.Since(start) > groupMaxTime {
+			break
+		}
+		var more bool
+		if r, more = w.next(); !more {
+			break
+		}
+	}
+	w.commit()
+}
+
+func (w *writer) next() (*request, bool) {
+	select {
+	case r := <-w.requests:
+		return r, true
+	default:
+		return nil, false
+	}
+}
+
+func (w *writer) member(r *request) {
+	if err := w.begin(r); err != nil {
+		if r.state.CompareAndSwap(stateWaiting, stateTaken) {
+			r.finish(err)
+		}
+		return
+	}
+	if !r.state.CompareAndSwap(stateWaiting, stateTaken) {
+		return
+	}
+	if err := context.Cause(r.ctx); err != nil {
+		r.finish(err)
+		return
+	}
+	if err := w.shielded(r.fn); err != nil {
+		r.finish(err)
+		return
+	}
+	w.members = append(w.members, r)
+}
+
+func (r *request) finish(err error) {
+	r.err = err
+	close(r.done)
+}
+
+// begin makes sure that a transaction is open, waiting for foreign writers as long as r wants it.
+func (w *writer) begin(r *request) error {
+	if w.open {
+		return nil
+	}
+	b := busyWait{path: w.db.file, log: w.db.log}
+	for {
+		err := w.tx.exec(stmtBegin, nil)
+		if err == nil {
+			w.open, w.tx.changed = true, false
+			w.db.changes.begin()
+			return nil
+		}
+		if !isBusy(err) {
+			return err
+		}
+		if err := b.wait(r.ctx, w.closing, err); err != nil {
+			return err
+		}
+	}
+}
+
+// shielded runs fn so that its failure leaves the earlier members' changes alone.
+// Where there are none a savepoint would be wasted: undoing is then ending the transaction.
+func (w *writer) shielded(fn func(*Tx) error) error {
+	nested := w.tx.changed
+	if nested {
+		if err := w.tx.exec(stmtSavepoint, nil); err != nil {
+			return err
+		}
+	}
+	err := w.contain(fn)
+	switch {
+	case err != nil && w.tx.sql.AutocommitEnabled():
+		// Some errors (disk full, input/output) make SQLite roll back everything by itself.
+		w.lost(err)
+	case nested && err != nil:
+		w.must(w.tx.exec(stmtSavepointRollback, nil))
+		w.must(w.tx.exec(stmtSavepointRelease, nil))
+	case nested:
+		err = w.tx.exec(stmtSavepointRelease, nil)
+	case err != nil && w.tx.changed:
+		w.rollback()
+	}
+	return err
+}
+
+// must gives the whole group up when even undoing fails.
+func (w *writer) must(err error) {
+	if err != nil && w.open {
+		w.lost(err)
+		w.rollback()
+	}
+}
+
+func (w *writer) contain(fn func(*Tx) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return fn(&w.tx)
+}
+
+// lost tells the members so far that the transaction is gone.
+func (w *writer) lost(err error) {
+	for _, r := range w.members {
+		r.finish(err)
+	}
+	w.members = w.members[:0]
+	if w.tx.sql.AutocommitEnabled() {
+		w.open = false
+		w.db.changes.abort()
+	}
+}
+
+// rollback ends a transaction of which nothing is wanted.
+func (w *writer) rollback() {
+	w.open = false
+	w.db.changes.abort()
+	if w.tx.sql.AutocommitEnabled() {
+		return
+	}
+	if err := w.tx.exec(stmtRollback, nil); err != nil {
+		w.db.log("roll back database " + w.db.file + ": " + err.Error())
+	}
+}
+
+// commit ends the group's transaction and tells its members.
+func (w *writer) commit() {
+	var err error
+	if w.open {
+		if w.tx.changed {
+			err = w.commitChanges()
+		} else {
+			w.rollback()
+		}
+	}
+	for _, r := range w.members {
+		r.finish(err)
+	}
+	clear(w.members)
+	w.members = w.members[:0]
+}
+
+func (w *writer) commitChanges() error {
+	w.db.changes.arm()
+	// Busy is possible without a write-ahead log, where readers hold the commit up. Giving up is not:
+	// the members' functions have run, and their callers wait.
+	err := w.db.retryBusy(context.Background(), func() error { return w.tx.exec(stmtCommit, nil) })
+	if err != nil {
+		w.rollback()
+		return errors.Join(errors.New("commit to database "+w.db.file), err)
+	}
+	w.open = false
+	w.db.changes.committed()
+	return nil
+}
