@@ -1,0 +1,190 @@
+package worker
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"nixdaemon/localstore"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/protocol/wire"
+)
+
+// addOptions are what every addition on behalf of this client shares.
+func (c *conn) addOptions() localstore.AddOptions {
+	s := c.sess.Settings
+	return localstore.AddOptions{
+		RequireSigs: s.RequireSigs,
+		TrustedKeys: c.o.Keys(s),
+		Optimise:    s.AutoOptimiseStore,
+		Log:         c.tunnel,
+		Roots:       c.sess.Roots,
+	}
+}
+
+// framed gives the data that follows a request to f and leaves the stream
+// behind it whatever f does with it. A stream that breaks off ends the
+// connection.
+func (c *conn) framed(f func(io.Reader) error) error {
+	data := c.in.Framed()
+	err := f(data)
+	if broken := data.Drain(); broken != nil {
+		c.fatal = broken
+		if err == nil {
+			err = broken
+		}
+	}
+	return err
+}
+
+func (c *conn) addToStore(ctx context.Context) error {
+	req, err := c.in.AddToStore()
+	if err != nil {
+		return err
+	}
+	var info *pathinfo.Info
+	add := func(data io.Reader) error {
+		method, algo, err := req.Method()
+		if err != nil {
+			return err
+		}
+		o := c.addOptions()
+		o.Repair = req.Repair
+		info, err = c.o.Store.AddDump(ctx, localstore.DumpSpec{
+			Name: req.Name, Method: method, Algo: algo, References: req.References,
+			Repair: req.Repair, IsNAR: req.DataIsNAR,
+		}, data, o)
+		return err
+	}
+	if req.DataIsNAR {
+		return c.work(func() error { return c.raw(add) }, func() { c.out.StorePath(info.Path) })
+	}
+	return c.work(func() error { return c.framed(add) }, func() { c.out.Info(info) })
+}
+
+// raw gives a NAR that follows a request bare to f. Nothing but reading it
+// tells where it ends, so an error within it ends the connection.
+func (c *conn) raw(f func(io.Reader) error) error {
+	nar := newRawNAR(c.in.Reader)
+	err := f(nar)
+	if broken := nar.finish(); broken != nil {
+		c.fatal = broken
+		if err == nil {
+			err = broken
+		}
+	}
+	return err
+}
+
+func (c *conn) addTextToStore(ctx context.Context) error {
+	req, err := c.in.AddText()
+	if err != nil {
+		return err
+	}
+	var info *pathinfo.Info
+	return c.work(func() (err error) {
+		info, err = c.o.Store.AddDump(ctx, localstore.DumpSpec{
+			Name: req.Name, Method: storepath.MethodText, Algo: nixhash.SHA256, References: req.References,
+		}, strings.NewReader(req.Text), c.addOptions())
+		return err
+	}, func() { c.out.StorePath(info.Path) })
+}
+
+func (c *conn) addToStoreNar(ctx context.Context) error {
+	req, err := c.in.AddToStoreNar()
+	if err != nil {
+		return err
+	}
+	o := c.addOptions()
+	o.Repair = req.Repair
+	o.DontCheckSigs = req.DontCheckSigs && c.o.Trusted
+	if !c.o.Trusted {
+		req.Info.Ultimate = false
+	}
+	add := func(data io.Reader) error { return c.o.Store.AddNAR(ctx, req.Info, data, o) }
+	return c.work(func() error {
+		switch {
+		case c.in.Version.AtLeast(23):
+			return c.framed(add)
+		case c.in.Version.AtLeast(21):
+			return add(wire.NewReaderSize(&pulled{c: c}, pullSize))
+		}
+		return c.raw(add)
+	}, nil)
+}
+
+// addMultipleToStore adds paths that come one after the other in a single
+// stream, each after those that it refers to.
+func (c *conn) addMultipleToStore(ctx context.Context) error {
+	repair, dontCheckSigs, err := c.in.AddMultipleToStore()
+	if err != nil {
+		return err
+	}
+	o := c.addOptions()
+	o.Repair = repair
+	o.DontCheckSigs = dontCheckSigs && c.o.Trusted
+	return c.work(func() error {
+		data := c.in.Framed()
+		err := c.addEntries(ctx, data, o)
+		if broken := data.Drain(); broken != nil {
+			c.fatal = broken
+		}
+		return err
+	}, nil)
+}
+
+func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o localstore.AddOptions) error {
+	entries := c.in.Entry(data)
+	count, err := entries.Uint64()
+	if err != nil {
+		return err
+	}
+	return c.o.Store.AddNARs(ctx, func() (*pathinfo.Info, io.Reader, error) {
+		if count == 0 {
+			return nil, nil, io.EOF
+		}
+		count--
+		entries.StartRequest()
+		info, err := entries.Info()
+		if err != nil {
+			return nil, nil, err
+		}
+		info.Ultimate = false
+		return info, entries, nil
+	}, o)
+}
+
+func (c *conn) addSignatures(ctx context.Context) error {
+	p, err := c.in.StorePath()
+	if err != nil {
+		return err
+	}
+	sigs, err := c.in.Signatures()
+	if err != nil {
+		return err
+	}
+	return c.work(func() error { return c.o.Store.AddSignatures(ctx, p, sigs) }, c.one)
+}
+
+// addBuildLog takes the log off the stream even when it is refused: upstream
+// leaves it there, and the connection is lost.
+func (c *conn) addBuildLog(ctx context.Context) error {
+	base, err := c.in.Text()
+	if err != nil {
+		return err
+	}
+	drv, err := storepath.ParseBase(base)
+	if err != nil {
+		return err
+	}
+	return c.work(func() error {
+		return c.framed(func(log io.Reader) error {
+			if !c.o.Trusted {
+				return errNoLogs
+			}
+			return c.o.Store.AddBuildLog(ctx, drv, log)
+		})
+	}, c.one)
+}

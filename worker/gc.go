@@ -1,0 +1,78 @@
+package worker
+
+import (
+	"context"
+	"errors"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/storepath"
+)
+
+// Refusals, in upstream's words (daemon.cc, performOp).
+const (
+	refuseLiveness = "you are not allowed to ignore liveness"
+	refusePermRoot = "you are not privileged to create perm roots\n\n" +
+		"hint: you can just do this client-side without special privileges, and probably want to do that instead."
+)
+
+func (c *conn) addTempRoot(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) (struct{}, error) {
+		return struct{}{}, c.sess.Roots.Add(ctx, p)
+	}, func(struct{}) { c.one() })
+}
+
+func (c *conn) addIndirectRoot(ctx context.Context) error {
+	link, err := c.in.FileName()
+	if err != nil {
+		return err
+	}
+	return c.work(func() error { return c.o.Store.AddIndirectRoot(ctx, link) }, c.one)
+}
+
+// addPermRoot is refused before its arguments are read, so that the connection
+// must end, as it does upstream.
+func (c *conn) addPermRoot(ctx context.Context) error {
+	if !c.o.Trusted {
+		return errors.New(refusePermRoot)
+	}
+	p, err := c.in.StorePath()
+	if err != nil {
+		return err
+	}
+	link, err := c.in.FileName()
+	if err != nil {
+		return err
+	}
+	return c.work(func() (err error) {
+		link, err = c.o.Store.AddPermRoot(ctx, p, link)
+		return err
+	}, func() { c.out.String(link) })
+}
+
+func (c *conn) syncWithGC(context.Context) error {
+	return c.work(func() error { return nil }, c.one)
+}
+
+// findRoots shows untrusted clients what is in use, not by whom.
+func (c *conn) findRoots(ctx context.Context) error {
+	var roots []protocol.Root
+	return c.work(func() (err error) {
+		roots, err = c.o.Collector.FindRoots(ctx, !c.o.Trusted)
+		return err
+	}, func() { c.out.Roots(roots) })
+}
+
+func (c *conn) collectGarbage(ctx context.Context) error {
+	req, err := c.in.GC()
+	if err != nil {
+		return err
+	}
+	var results protocol.GCResults
+	return c.work(func() (err error) {
+		if req.IgnoreLiveness {
+			return errors.New(refuseLiveness)
+		}
+		results, err = c.o.Collector.Collect(ctx, &c.sess, req)
+		return err
+	}, func() { c.out.GCResults(results) })
+}

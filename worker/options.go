@@ -1,0 +1,48 @@
+package worker
+
+import (
+	"context"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/worker/settings"
+)
+
+// setOptions makes the connection's settings anew from the daemon's and what
+// the client wants, as far as it may have it.
+func (c *conn) setOptions(context.Context) error {
+	o, err := c.in.Options()
+	if err != nil {
+		return err
+	}
+	return c.work(func() error {
+		s, warnings := c.o.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
+		c.sess.Settings = s
+		c.tunnel.setLevel(activity.Level(s.Verbosity))
+		for _, w := range warnings {
+			c.warning(w)
+		}
+		return nil
+	}, nil)
+}
+
+func (c *conn) warning(w settings.Warning) {
+	if w.Level == settings.LevelWarn {
+		c.tunnel.warn(highlight(w.Text))
+		return
+	}
+	c.tunnel.Message(activity.Level(w.Level), w.Text)
+}
+
+func clientOptions(o protocol.ClientOptions) settings.ClientOptions {
+	out := settings.ClientOptions{
+		KeepFailed: o.KeepFailed, KeepGoing: o.KeepGoing, TryFallback: o.Fallback,
+		Verbosity: o.Verbosity, MaxBuildJobs: o.MaxJobs, MaxSilentTime: o.MaxSilentTime,
+		VerboseBuild: o.BuildVerbosity, BuildCores: o.Cores, UseSubstitutes: o.Substitute,
+		Overrides: make([]settings.NameValue, len(o.Overrides)),
+	}
+	for i, override := range o.Overrides {
+		out.Overrides[i] = settings.NameValue(override)
+	}
+	return out
+}

@@ -1,0 +1,144 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"nixdaemon/localstore"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+)
+
+// aboutPath answers a request that names one path.
+func aboutPath[T any](c *conn, ask func(storepath.Path) (T, error), reply func(T)) error {
+	p, err := c.in.StorePath()
+	if err != nil {
+		return err
+	}
+	var answer T
+	return c.work(func() (err error) {
+		answer, err = ask(p)
+		return err
+	}, func() { reply(answer) })
+}
+
+func (c *conn) isValidPath(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) (bool, error) { return c.o.Store.IsValid(ctx, p) },
+		func(valid bool) { c.out.Bool(valid) })
+}
+
+func (c *conn) queryPathInfo(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) (*pathinfo.Info, error) {
+		info, err := c.o.Store.PathInfo(ctx, p)
+		var invalid *localstore.NotValidError
+		if errors.As(err, &invalid) {
+			return nil, nil
+		}
+		return info, err
+	}, func(info *pathinfo.Info) {
+		c.out.Bool(info != nil)
+		if info != nil {
+			c.out.InfoOf(info)
+		}
+	})
+}
+
+func (c *conn) queryReferrers(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) ([]storepath.Path, error) { return c.o.Store.Referrers(ctx, p) }, c.out.StorePaths)
+}
+
+func (c *conn) queryValidDerivers(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) ([]storepath.Path, error) { return c.o.Store.ValidDerivers(ctx, p) }, c.out.StorePaths)
+}
+
+func (c *conn) queryDeriver(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) (storepath.Path, error) {
+		info, err := c.o.Store.PathInfo(ctx, p)
+		if err != nil {
+			return storepath.Path{}, err
+		}
+		return info.Deriver, nil
+	}, c.out.StorePath)
+}
+
+// queryDerivationOutputs gives the outputs that are known, as a set.
+func (c *conn) queryDerivationOutputs(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) ([]storepath.Path, error) {
+		outputs, err := c.o.Builder.OutputMap(ctx, p)
+		delete(outputs, "") // never a name
+		known := slices.DeleteFunc(slices.Collect(maps.Values(outputs)), storepath.Path.IsZero)
+		return storepath.SortUnique(known), err
+	}, c.out.StorePaths)
+}
+
+func (c *conn) queryDerivationOutputNames(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) ([]string, error) {
+		drv, err := c.o.Store.ReadDerivation(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		return slices.Sorted(maps.Keys(drv.Outputs)), nil
+	}, func(names []string) { c.out.Strings(names) })
+}
+
+func (c *conn) queryDerivationOutputMap(ctx context.Context) error {
+	return aboutPath(c, func(p storepath.Path) (map[string]storepath.Path, error) { return c.o.Builder.OutputMap(ctx, p) }, c.out.OutputMap)
+}
+
+func (c *conn) queryPathFromHashPart(ctx context.Context) error {
+	part, err := c.in.Text()
+	if err != nil {
+		return err
+	}
+	var found storepath.Path
+	return c.work(func() (err error) {
+		found, err = c.o.Store.PathFromHashPart(ctx, part)
+		return err
+	}, func() { c.out.StorePath(found) })
+}
+
+func (c *conn) queryAllValidPaths(ctx context.Context) error {
+	var paths []storepath.Path
+	return c.work(func() (err error) {
+		paths, err = c.o.Store.AllValidPaths(ctx)
+		return err
+	}, func() { c.out.StorePaths(paths) })
+}
+
+func (c *conn) queryValidPaths(ctx context.Context) error {
+	paths, err := c.in.StorePaths()
+	if err != nil {
+		return err
+	}
+	substitute := false
+	if c.in.Version.AtLeast(27) {
+		if substitute, err = c.in.Bool(); err != nil {
+			return err
+		}
+	}
+	var valid []storepath.Path
+	return c.work(func() (err error) {
+		if substitute {
+			c.substituteQuietly(ctx, paths)
+		}
+		valid, err = c.o.Store.ValidPaths(ctx, paths)
+		return err
+	}, func() { c.out.StorePaths(valid) })
+}
+
+// substituteQuietly fetches what it can; what fails stays invalid, and the
+// client is warned (store-api.cc, substitutePaths).
+func (c *conn) substituteQuietly(ctx context.Context, paths []storepath.Path) {
+	if c.o.Substituter == nil || !c.sess.Settings.Substitute {
+		return
+	}
+	wanted, err := c.o.Substituter.SubstitutablePaths(ctx, &c.sess, paths)
+	for _, p := range wanted {
+		err = errors.Join(err, c.o.Builder.EnsurePath(ctx, &c.sess, p))
+	}
+	if err != nil {
+		c.tunnel.warn(err.Error())
+	}
+}

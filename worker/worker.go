@@ -1,0 +1,182 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/wire"
+	"nixdaemon/worker/session"
+	"nixdaemon/worker/settings"
+)
+
+// Options is what a connection is served with. Every field must be set unless
+// it says otherwise.
+type Options struct {
+	Store     Store
+	Builder   Builder
+	Collector Collector
+	// Substituter answers what could be substituted; nil: nothing could be.
+	Substituter Substituter
+	// NixVersion is the release that we tell clients we are.
+	NixVersion string
+	// Settings are the daemon's; a client's wishes make a copy.
+	Settings *settings.Settings
+	// User and Client tell who asks; see session.Session.
+	User   string
+	Client uint64
+	// Trusted clients may do what lets one become root.
+	Trusted bool
+	// Log is the daemon's own log.
+	Log zerolog.Logger
+}
+
+// conn is one connection.
+type conn struct {
+	o      Options
+	in     *protocol.Reader
+	out    *protocol.Writer // written under tunnel.mu while work goes on
+	tunnel *tunnel
+	sess   session.Session
+	// fatal is set when the request's stream is out of step: the connection
+	// ends after the reply.
+	fatal error
+}
+
+// Serve answers a client's requests until it hangs up, the context ends, or
+// the stream cannot be followed any more. The error says why when that was not
+// the client's orderly end; a client that merely goes away gives nil.
+func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.Log.Error().Str("user", o.User).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("connection ended by a panic")
+			err = fmt.Errorf("serve connection: panic: %v", p)
+		}
+	}()
+	c, err := greet(stream, o)
+	if err != nil {
+		return orderly(err)
+	}
+	roots := o.Store.NewTempRoots()
+	defer func() { err = errors.Join(err, roots.Close()) }()
+	c.sess = session.Session{
+		User: o.User, Client: o.Client, Trusted: o.Trusted,
+		Settings: o.Settings, Log: c.tunnel, Roots: roots,
+	}
+	return orderly(c.serve(ctx))
+}
+
+// greet logs the client in.
+func greet(stream io.ReadWriter, o Options) (*conn, error) {
+	trust := protocol.NotTrusted
+	if o.Trusted {
+		trust = protocol.Trusted
+	}
+	in, out, err := protocol.ServerHandshake(wire.NewReader(stream), wire.NewWriter(stream), o.Store.Dir(),
+		protocol.DaemonVersion(), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust})
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{o: o, in: in, out: out}
+	c.tunnel = newTunnel(out, activity.Level(o.Settings.Verbosity))
+	out.Frame(protocol.FrameLast)
+	return c, out.Flush()
+}
+
+// orderly maps the ways in which clients go away to nil.
+func orderly(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isHangUp(err) {
+		return nil
+	}
+	return err
+}
+
+func (c *conn) serve(ctx context.Context) error {
+	for {
+		c.in.StartRequest()
+		op, err := c.in.Op()
+		if err != nil {
+			return err
+		}
+		c.o.Log.Debug().Stringer("op", op).Msg("received daemon op")
+		if err := c.perform(ctx, op); err != nil {
+			return c.giveUp(err)
+		}
+		if err := c.out.Flush(); err != nil {
+			return err
+		}
+		if c.fatal != nil {
+			return c.fatal
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// perform answers one request. Its error means that the connection must end.
+func (c *conn) perform(ctx context.Context, op protocol.Op) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.o.Log.Error().Stringer("op", op).Str("user", c.o.User).Str("panic", fmt.Sprint(p)).
+				Bytes("stack", debug.Stack()).Msg("request ended by a panic")
+			err = fmt.Errorf("internal error in %s", op)
+		}
+	}()
+	handle, known := handlers[op]
+	if !known {
+		return protocol.UnknownOp(op)
+	}
+	return handle(c, ctx)
+}
+
+// giveUp tells the client why its connection ends. Upstream sends such an
+// error twice, once from each of two handlers (daemon.cc, processConnection);
+// clients read the first.
+func (c *conn) giveUp(err error) error {
+	if orderly(err) == nil {
+		return nil
+	}
+	e := wireError(err)
+	c.tunnel.stopWork()
+	c.out.Error(e)
+	c.out.Error(e)
+	c.o.Log.Info().Str("user", c.o.User).Err(err).Msg("connection ended by a request that cannot be read")
+	return orderly(c.out.Flush())
+}
+
+// work runs f while log frames may be sent, ends that with "last" or "error",
+// and writes the reply after "last". The result is nil: failed work leaves the
+// connection as it was.
+func (c *conn) work(f func() error, reply func()) error {
+	if err := c.tunnel.startWork(); err != nil {
+		return err
+	}
+	err := f()
+	c.tunnel.stopWork()
+	if err != nil {
+		c.out.Error(wireError(err))
+		return nil
+	}
+	c.out.Frame(protocol.FrameLast)
+	if reply != nil {
+		reply()
+	}
+	return nil
+}
+
+// one is the reply of requests that have nothing to tell.
+func (c *conn) one() { c.out.Uint64(1) }
+
+// refuse answers a request that this client may not make, where upstream
+// leaves the connection usable.
+func (c *conn) refuse(text string) error {
+	return c.work(func() error { return errors.New(text) }, nil)
+}
