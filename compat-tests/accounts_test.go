@@ -1,0 +1,94 @@
+package compat
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// accounts are users that exist only in the /etc of the daemons started with
+// them, so that the machine's own are neither needed nor touched.
+var accounts = []struct {
+	name  string
+	uid   int
+	gid   int
+	group string // of that gid
+}{
+	{"alice", 61001, 61001, "alice"},
+	{"bob", 61002, 61002, "bob"},
+	{"mallory", 61003, 61003, "mallory"},
+	{"carol", 61004, 61010, "staffers"},
+	{"nixbld1", 61101, 61100, "nixbld"},
+	{"nixbld2", 61102, 61100, "nixbld"},
+}
+
+// memberships are the groups that list members.
+var memberships = map[string]string{
+	"wheelers": "bob",
+	"nixbld":   "nixbld1,nixbld2",
+}
+
+// account returns the ids of one of the accounts, or those of a number that no
+// account has.
+func account(name string) (uid, gid int, err error) {
+	for _, a := range accounts {
+		if a.name == name {
+			return a.uid, a.gid, nil
+		}
+	}
+	uid, err = strconv.Atoi(name)
+	return uid, uid, err
+}
+
+// withAccounts returns argv wrapped such that it sees the accounts in its
+// /etc/passwd and /etc/group, in a mount namespace of its own.
+func withAccounts(t testing.TB, s scratch, argv []string) []string {
+	t.Helper()
+	passwd := "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n"
+	group := "root:x:0:\nnogroup:x:65534:\nwheelers:x:61020:" + memberships["wheelers"] + "\n"
+	seen := make(map[string]bool)
+	for _, a := range accounts {
+		passwd += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", a.name, a.uid, a.gid, s.path("home"))
+		if !seen[a.group] {
+			seen[a.group] = true
+			group += fmt.Sprintf("%s:x:%d:%s\n", a.group, a.gid, memberships[a.group])
+		}
+	}
+	for name, text := range map[string]string{"passwd": passwd, "group": group} {
+		if err := os.WriteFile(s.path("etc", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := `mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/group" /etc/group && exec "$@"`
+	return append([]string{"unshare", "--mount", "--propagation", "private",
+		"/bin/sh", "-c", script, s.path("etc")}, argv...)
+}
+
+// otherUsers tells what keeps tests with several users from running.
+func otherUsers() error {
+	if os.Getuid() != 0 {
+		return fmt.Errorf("only root can be other users")
+	}
+	for _, tool := range []string{"unshare", "setpriv", "mount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return err
+		}
+	}
+	if out, err := exec.Command("unshare", "--mount", "true").CombinedOutput(); err != nil {
+		return fmt.Errorf("no mount namespaces here: %s", strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// asUser returns argv run as one of the accounts.
+func asUser(name string, argv []string) ([]string, error) {
+	uid, gid, err := account(name)
+	if err != nil {
+		return nil, fmt.Errorf("no account %q", name)
+	}
+	return append([]string{"setpriv", "--reuid", strconv.Itoa(uid), "--regid", strconv.Itoa(gid),
+		"--clear-groups", "--inh-caps=-all"}, argv...), nil
+}

@@ -1,0 +1,203 @@
+package compat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// Upstream's own tests give a daemon six seconds for its socket and ten
+	// to end; the machine may be busy with other tests.
+	startLimit = 10 * time.Second
+	stopLimit  = 10 * time.Second
+	// waitLimit is for whatever a scenario waits for.
+	waitLimit = 30 * time.Second
+)
+
+// daemon is a running daemon, of whichever make, serving a scratch.
+type daemon struct {
+	scratch scratch
+	program program
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed once err is set
+	err     error
+	log     lockedBuffer
+}
+
+// daemonOptions vary how a daemon is started; zero is the usual way.
+type daemonOptions struct {
+	args   []string // after --daemon
+	env    []string // in addition
+	users  bool     // with the accounts of accounts_test.go in its /etc
+	socket string   // where it will listen; empty: the scratch's usual place
+}
+
+// startDaemon starts a daemon and waits until it answers. When the test ends
+// it is stopped if it still runs, and its log shown if the test failed.
+func startDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemon {
+	t.Helper()
+	d := &daemon{scratch: s, program: p, exited: make(chan struct{})}
+	argv := append([]string{p.path, "--daemon"}, opts.args...)
+	if opts.users {
+		argv = withAccounts(t, s, argv)
+	}
+	d.cmd = exec.Command(argv[0], argv[1:]...)
+	d.cmd.Env = append(s.daemonEnv(p), opts.env...)
+	d.cmd.Dir = "/"
+	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.exited)
+	}()
+	t.Cleanup(func() { d.cleanup(t) })
+	socket := opts.socket
+	if socket == "" {
+		socket = s.socket()
+	}
+	if err := d.awaitSocket(socket); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *daemon) awaitSocket(socket string) error {
+	return poll(startLimit, func() error {
+		select {
+		case <-d.exited:
+			return fmt.Errorf("the daemon ended at once: %v\n%s", d.err, d.log.String())
+		default:
+		}
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
+// stop ends the daemon as a service manager would and tells what was not
+// right about how it went.
+func (d *daemon) stop() error {
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("the daemon had ended before: %w\n%s", err, d.log.String())
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(stopLimit):
+		return fmt.Errorf("the daemon goes on %v after SIGTERM", stopLimit)
+	}
+	if d.err != nil {
+		return fmt.Errorf("exit status after SIGTERM: %w", d.err)
+	}
+	return d.scratch.awaitQuiet()
+}
+
+// cleanup makes sure that nothing goes on, however the test went.
+func (d *daemon) cleanup(t testing.TB) {
+	select {
+	case <-d.exited:
+	default:
+		d.cmd.Process.Kill()
+		<-d.exited
+	}
+	for _, p := range d.scratch.processes() {
+		syscall.Kill(p, syscall.SIGKILL)
+	}
+	if t.Failed() {
+		t.Logf("log of %s:\n%s", d.program.path, d.log.String())
+	}
+}
+
+// awaitQuiet waits until no process of this scratch is left.
+func (s scratch) awaitQuiet() error {
+	return poll(waitLimit, func() error {
+		var left []string
+		for _, pid := range s.processes() {
+			cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+			left = append(left, fmt.Sprintf("%d (%s)", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("processes left behind: %s", strings.Join(left, ", "))
+		}
+		return nil
+	})
+}
+
+// processes finds what belongs to this scratch: daemons, clients and builders
+// all have its paths in their environment. Linux only; elsewhere none.
+func (s scratch) processes() []int {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	var pids []int
+	for _, file := range environs {
+		env, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(env, []byte("="+s.root+"/")) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// poll calls f until it succeeds, or returns its last error.
+func poll(limit time.Duration, f func() error) error {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-deadline.C:
+			return fmt.Errorf("not within %v: %w", limit, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// runs tells whether a process goes on; one that only waits to be reaped does
+// not.
+func runs(pid int) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+// lockedBuffer is a buffer that several goroutines may use.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -1,0 +1,142 @@
+package compat
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs every script with every client, against the reference and
+// against the daemon under test, and compares.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, c := range requireClients(t) {
+		t.Run(c.version, func(t *testing.T) {
+			for _, file := range files {
+				name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					compareScript(t, c, file)
+				})
+			}
+		})
+	}
+}
+
+func compareScript(t *testing.T, c client, file string) {
+	if strings.HasPrefix(filepath.Base(file), "policy-") {
+		if err := otherUsers(); err != nil {
+			t.Skip(err)
+		}
+	}
+	s := newScratch(t)
+	reference := shared.clients[referenceVersion].program("nix-daemon")
+	want := &scenario{scratch: s, client: c, program: reference}
+	if !t.Run("reference", want.run(file)) {
+		t.Fatalf("the scenario fails with upstream's own daemon")
+	}
+	if want.skipped {
+		t.SkipNow()
+	}
+	if os.Getenv("NIXDAEMON_BINARY") == reference.path && os.Getenv("NIXDAEMON_COMPARE") == "0" {
+		return
+	}
+	s.empty(t)
+	s.create(t)
+	got := &scenario{scratch: s, client: c, program: shared.daemon}
+	t.Run("daemon", func(t *testing.T) {
+		got.run(file)(t)
+		if !t.Failed() || len(got.transcript.steps) > 0 {
+			got.transcript.compare(t, &want.transcript)
+		}
+	})
+}
+
+// scenario is one run of a script against one daemon.
+type scenario struct {
+	scratch scratch
+	client  client
+	program program // the daemon's
+
+	daemon     *daemon // nil while stopped
+	transcript transcript
+	how        comparison
+	damaged    bool // the script broke the store on purpose
+	skipped    bool
+	lastExit   int
+}
+
+// run returns a test that runs the script and notes what it showed.
+func (sc *scenario) run(file string) func(*testing.T) {
+	return func(t *testing.T) {
+		sc.how = compareAll
+		defer func() { sc.skipped = t.Skipped() }()
+		testscript.RunT(inline{t}, testscript.Params{
+			Files:       []string{file},
+			WorkdirRoot: sc.scratch.root,
+			Setup:       func(env *testscript.Env) error { return sc.setup(t, env) },
+			Condition:   sc.client.matches,
+			Cmds:        sc.commands(t),
+		})
+		sc.finish(t)
+	}
+}
+
+// setup gives the script its environment and a running daemon. The files
+// nix.conf and client.conf of the script are added to the usual settings.
+func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
+	more, err := os.ReadFile(filepath.Join(env.WorkDir, "nix.conf"))
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	sc.scratch.configure(t, string(more))
+	sc.scratch.configureClient(t, sc.client)
+	env.Vars = append(env.Vars, sc.scratch.clientEnv(sc.client)...)
+	env.Setenv("ROOT", sc.scratch.root)
+	env.Setenv("STORE", sc.scratch.path("store"))
+	env.Setenv("STATE", sc.scratch.path("var/nix"))
+	env.Setenv("LOGS", sc.scratch.path("var/log"))
+	if err := os.Chmod(env.WorkDir, 0o777); err != nil {
+		return err
+	}
+	mk, err := os.ReadFile("testdata/mk.nix")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "mk.nix"), mk, 0o644); err != nil {
+		return err
+	}
+	sc.daemon = startDaemon(t, sc.scratch, sc.program, daemonOptions{})
+	return nil
+}
+
+// finish stops the daemon and notes what it left behind.
+func (sc *scenario) finish(t *testing.T) {
+	if t.Failed() {
+		return
+	}
+	if sc.daemon != nil {
+		if err := sc.daemon.stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	sc.transcript.state = sc.scratch.state(t)
+	if !sc.damaged {
+		sc.scratch.verify(t, shared.clients[referenceVersion])
+	}
+}
+
+// inline runs a script within the test that it is given.
+type inline struct{ *testing.T }
+
+func (t inline) Run(_ string, f func(testscript.T)) { f(t) }
+func (t inline) Parallel()                          {}
+func (t inline) Verbose() bool {
+	return testing.Verbose() && os.Getenv("NIXDAEMON_COMPAT_VERBOSE") == "1"
+}
