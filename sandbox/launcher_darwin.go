@@ -1,0 +1,43 @@
+package sandbox
+
+import (
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// forker forks from the calling thread: macOS has no attributes that only a thread could carry.
+type forker struct {
+	mu sync.Mutex // held while the process's umask is the builder's
+}
+
+func (f *forker) fork(spec *Spec, files []uintptr) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// The umask belongs to the whole process here; files that other goroutines create within this window get
+	// their exact mode by fchmod afterwards, as everywhere in a store.
+	defer unix.Umask(unix.Umask(0o022))
+	return forkExec(spec, files)
+}
+
+func (f *forker) close() {}
+
+func sysProcAttr(spec *Spec) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Credential: credential(spec.User)}
+}
+
+func closeOnExecAll() error {
+	entries, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}

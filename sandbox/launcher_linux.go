@@ -1,0 +1,174 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/sandbox/seccomp"
+)
+
+// attributes are what a thread sets once and its children inherit.
+type attributes struct {
+	allowNewPrivileges bool
+	filterSyscalls     bool
+	personality        Personality
+}
+
+// forker hands each builder to the thread of its attributes. The zero value is ready.
+type forker struct {
+	running sync.WaitGroup
+
+	// Guarded by mu.
+	mu      sync.Mutex
+	threads map[attributes]*thread
+}
+
+// thread is one launcher thread. Requests are answered in order; the channel is closed by forker.close alone.
+type thread struct {
+	requests chan forkRequest
+}
+
+type forkRequest struct {
+	spec  *Spec
+	files []uintptr
+	reply chan<- forkReply
+}
+
+type forkReply struct {
+	pid int
+	err error
+}
+
+func (f *forker) fork(spec *Spec, files []uintptr) (int, error) {
+	t, err := f.thread(attributes{spec.AllowNewPrivileges, spec.FilterSyscalls, spec.Personality})
+	if err != nil {
+		return 0, fmt.Errorf("prepare builder '%s': %w", spec.Path, err)
+	}
+	reply := make(chan forkReply, 1)
+	t.requests <- forkRequest{spec, files, reply}
+	r := <-reply
+	return r.pid, r.err
+}
+
+// thread returns the thread for a, starting it on first use. A set that cannot be set up is tried again next time.
+func (f *forker) thread(a attributes) (*thread, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t := f.threads[a]; t != nil {
+		return t, nil
+	}
+	t := &thread{requests: make(chan forkRequest)}
+	ready := make(chan error, 1)
+	f.running.Go(func() { f.run(t, a, ready) })
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	if f.threads == nil {
+		f.threads = make(map[attributes]*thread)
+	}
+	f.threads[a] = t
+	return t, nil
+}
+
+func (f *forker) close() {
+	f.mu.Lock()
+	for _, t := range f.threads {
+		close(t.requests)
+	}
+	f.threads = nil
+	f.mu.Unlock()
+	f.running.Wait()
+}
+
+// run never unlocks its thread, so the runtime ends the thread with the goroutine and nothing else ever runs under
+// its attributes. New threads do not inherit them either: the runtime clones those from a clean one.
+func (f *forker) run(t *thread, a attributes, ready chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread's attributes are what /proc/self shows, and it cannot end before the process:
+		// hold it until another goroutine has locked another thread.
+		defer runtime.UnlockOSThread()
+		settled := make(chan error, 1)
+		f.running.Go(func() { f.run(t, a, settled) })
+		ready <- <-settled
+		return
+	}
+	err := a.apply()
+	ready <- err
+	if err != nil {
+		return
+	}
+	for r := range t.requests {
+		pid, err := forkExec(r.spec, r.files)
+		r.reply <- forkReply{pid, err}
+	}
+}
+
+// apply changes the calling thread, for good.
+func (a attributes) apply() error {
+	// Without this the umask belongs to all threads together.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("separate umask: %w", err)
+	}
+	unix.Umask(0o022)
+	if !a.allowNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no-new-privileges: %w", err)
+		}
+	}
+	if a.filterSyscalls {
+		if err := seccomp.Install(); err != nil {
+			return err
+		}
+	}
+	if err := a.personality.apply(); err != nil {
+		return fmt.Errorf("set personality: %w", err)
+	}
+	return nil
+}
+
+// From linux/personality.h.
+const (
+	perLinux32      = 0x0008
+	uname26         = 0x0020000
+	addrNoRandomize = 0x0040000
+)
+
+func (p Personality) apply() error {
+	persona := uintptr(addrNoRandomize)
+	if p.Linux32 {
+		persona |= perLinux32
+	}
+	if p.UNAME26 {
+		persona |= uname26
+	}
+	// RawSyscall: it must be this very thread, and it cannot block.
+	if _, _, errno := unix.RawSyscall(unix.SYS_PERSONALITY, persona, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// sysProcAttr: Go's child sets the death signal after it has changed user, which would clear it.
+func sysProcAttr(spec *Spec) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(spec.User)}
+}
+
+func closeOnExecAll() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// procStat is what the tree walk needs of /proc/<pid>/stat.
+type procStat struct {
+	pid, parent, group, session int
+	state                       byte
+	start                       uint64 // clock ticks since boot
+}
+
+// living says that the process can still run or be made to.
+func (s procStat) living() bool { return s.state != 'Z' && s.state != 'X' && s.state != 'x' }
+
+func readStat(pid int) (procStat, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return procStat{}, err
+	}
+	return parseStat(pid, b)
+}
+
+// parseStat skips the command name, which the process chooses and which may contain anything, by its last parenthesis.
+func parseStat(pid int, b []byte) (procStat, error) {
+	end := bytes.LastIndexByte(b, ')')
+	fields := strings.Fields(string(b[end+1:]))
+	if end < 0 || len(fields) < 20 {
+		return procStat{}, fmt.Errorf("parse /proc/%d/stat: %q", pid, b)
+	}
+	s := procStat{pid: pid, state: fields[0][0]}
+	for i, dst := range []*int{&s.parent, &s.group, &s.session} {
+		n, err := strconv.Atoi(fields[1+i])
+		if err != nil {
+			return procStat{}, fmt.Errorf("parse /proc/%d/stat: %w", pid, err)
+		}
+		*dst = n
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return procStat{}, fmt.Errorf("parse /proc/%d/stat: %w", pid, err)
+	}
+	s.start = start
+	return s, nil
+}
+
+// allPids lists every process.
+func allPids() ([]int, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	pids := make([]int, 0, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// lastPid is the process id given out most recently.
+func lastPid() (int, error) {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) == 0 {
+		return 0, fmt.Errorf("parse /proc/loadavg: %q", b)
+	}
+	return strconv.Atoi(fields[len(fields)-1])
+}
+
+// processesOf lists the living processes one of whose uids (real, effective, saved, file system) is uid.
+func processesOf(uid uint32) ([]int, error) {
+	pids, err := allPids()
+	if err != nil {
+		return nil, err
+	}
+	want := strconv.FormatUint(uint64(uid), 10)
+	return slices.DeleteFunc(pids, func(pid int) bool { return !runsAs(pid, want) }), nil
+}
+
+// runsAs reads /proc/<pid>/status, since the owner of /proc/<pid> is root for whoever has changed its uid.
+func runsAs(pid int, uid string) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if state, ok := strings.CutPrefix(line, "State:"); ok {
+			if state = strings.TrimSpace(state); strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+				return false
+			}
+		}
+		if uids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			return slices.Contains(strings.Fields(uids), uid)
+		}
+	}
+	return false
+}

@@ -1,0 +1,48 @@
+package seccomp
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// ErrPlatform is the answer where no filter can be made. The text is upstream's.
+var ErrPlatform = errors.New("seccomp is not supported on this platform; " +
+	"you can bypass this error by setting the option 'filter-syscalls' to false, " +
+	"but note that untrusted builds can then create setuid binaries!")
+
+// Install puts the filter on the calling thread alone, for good; children inherit it.
+// The caller has locked its goroutine to the thread, and is root or has set no-new-privileges on it.
+func Install() error {
+	abis, ok := ABIs(runtime.GOARCH)
+	if !ok {
+		return ErrPlatform
+	}
+	program, err := Assemble(abis)
+	if err != nil {
+		return err
+	}
+	return load(program)
+}
+
+func load(program []bpf.RawInstruction) error {
+	prog := unix.SockFprog{
+		Len: uint16(len(program)),
+		// bpf.RawInstruction has the layout of struct sock_filter.
+		Filter: (*unix.SockFilter)(unsafe.Pointer(&program[0])),
+	}
+	// Without SECCOMP_FILTER_FLAG_TSYNC, so this thread alone.
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(program)
+	if errno == unix.ENOSYS || errno == unix.EINVAL {
+		return ErrPlatform
+	}
+	if errno != 0 {
+		return fmt.Errorf("unable to load seccomp BPF program: %w", errno)
+	}
+	return nil
+}

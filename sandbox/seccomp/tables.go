@@ -1,0 +1,109 @@
+package seccomp
+
+// Audit architectures, from linux/audit.h.
+const (
+	archX8664   = 0xc000003e
+	archI386    = 0x40000003
+	archARM64   = 0xc00000b7
+	archARM     = 0x40000028
+	archRISCV64 = 0xc00000f3
+	archLoong64 = 0xc0000102
+)
+
+// x32Bit marks a call through the x32 ABI, whose numbers are otherwise those of x86-64 for all calls in the table.
+const x32Bit = 0x40000000
+
+// ABIs returns the ABIs that a machine of this Go architecture can run, and false for one without a table.
+func ABIs(goarch string) ([]ABI, bool) {
+	switch goarch {
+	case "amd64":
+		return []ABI{{archX8664, x32Bit, x8664Rules()}, {archI386, 0, i386Rules()}}, true
+	case "386":
+		return []ABI{{archI386, 0, i386Rules()}}, true
+	case "arm64":
+		return []ABI{{archARM64, 0, genericRules()}, {archARM, 0, armRules()}}, true
+	case "arm":
+		return []ABI{{archARM, 0, armRules()}}, true
+	case "riscv64":
+		return []ABI{{archRISCV64, 0, genericRules()}}, true
+	case "loong64":
+		return []ABI{{archLoong64, 0, genericRules()}}, true
+	}
+	return nil, false
+}
+
+// fchmodat2 came late enough to have one number everywhere.
+const fchmodat2 = 452
+
+// Numbers are from the kernel's system call tables, the most frequent calls first.
+
+func x8664Rules() []Rule {
+	return []Rule{
+		{257, CreateMode2},   // openat
+		{2, CreateMode1},     // open
+		{90, ModeIn1},        // chmod
+		{91, ModeIn1},        // fchmod
+		{268, ModeIn2},       // fchmodat
+		{fchmodat2, ModeIn2}, //
+		{85, ModeIn1},        // creat
+		{133, ModeIn1},       // mknod
+		{259, ModeIn2},       // mknodat
+		{188, Unsupported},   // setxattr
+		{189, Unsupported},   // lsetxattr
+		{190, Unsupported},   // fsetxattr
+		{191, Unsupported},   // getxattr
+		{192, Unsupported},   // lgetxattr
+		{193, Unsupported},   // fgetxattr
+	}
+}
+
+func i386Rules() []Rule {
+	return append([]Rule{
+		{295, CreateMode2}, // openat
+		{306, ModeIn2},     // fchmodat
+		{297, ModeIn2},     // mknodat
+	}, old32Rules()...)
+}
+
+func armRules() []Rule {
+	return append([]Rule{
+		{322, CreateMode2}, // openat
+		{333, ModeIn2},     // fchmodat
+		{324, ModeIn2},     // mknodat
+	}, old32Rules()...)
+}
+
+// old32Rules are the numbers that i386 and ARM have in common.
+func old32Rules() []Rule {
+	return []Rule{
+		{5, CreateMode1},     // open
+		{15, ModeIn1},        // chmod
+		{94, ModeIn1},        // fchmod
+		{fchmodat2, ModeIn2}, //
+		{8, ModeIn1},         // creat
+		{14, ModeIn1},        // mknod
+		{226, Unsupported},   // setxattr
+		{227, Unsupported},   // lsetxattr
+		{228, Unsupported},   // fsetxattr
+		{229, Unsupported},   // getxattr
+		{230, Unsupported},   // lgetxattr
+		{231, Unsupported},   // fgetxattr
+	}
+}
+
+// genericRules are the numbers of architectures that came after the common table (asm-generic/unistd.h).
+func genericRules() []Rule {
+	return []Rule{
+		{56, CreateMode2},    // openat
+		{52, ModeIn1},        // fchmod
+		{53, ModeIn2},        // fchmodat
+		{fchmodat2, ModeIn2}, //
+		{33, ModeIn2},        // mknodat
+		{5, Unsupported},     // setxattr
+		{6, Unsupported},     // lsetxattr
+		{7, Unsupported},     // fsetxattr
+		{8, Unsupported},     // getxattr
+		{9, Unsupported},     // lgetxattr
+		{10, Unsupported},    // fgetxattr
+	}
+}

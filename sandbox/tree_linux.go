@@ -1,0 +1,178 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree finds what a builder without a user of its own has started.
+type tree struct {
+	root    int // the builder: also the session and the process group
+	dir     string
+	marks   []string // environment entries that name dir
+	started time.Time
+}
+
+func newTree(pid int, spec *Spec) *tree {
+	return &tree{root: pid, dir: spec.Dir, marks: spec.dirMarks(), started: time.Now()}
+}
+
+// kill stops all members until no new one appears, and then kills them. Stopping comes first because it keeps
+// parents alive, and with them the ancestry by which their children are found.
+func (t *tree) kill() error {
+	var stopped []int
+	for {
+		members, err := t.members()
+		if err != nil {
+			return err
+		}
+		fresh := slices.DeleteFunc(members, func(pid int) bool { return slices.Contains(stopped, pid) })
+		if len(fresh) == 0 {
+			break
+		}
+		for _, pid := range fresh {
+			unix.Kill(pid, unix.SIGSTOP)
+		}
+		stopped = append(stopped, fresh...)
+	}
+	var errs []error
+	for _, pid := range stopped {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			errs = append(errs, fmt.Errorf("kill process %d of builder %d: %w", pid, t.root, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// killAll kills the tree and returns when none of it lives.
+func (t *tree) killAll() error {
+	start := time.Now()
+	for delay := 100 * time.Microsecond; ; delay = min(2*delay, 20*time.Millisecond) {
+		members, err := t.members()
+		if err != nil || len(members) == 0 {
+			return err
+		}
+		if err := t.kill(); err != nil {
+			return err
+		}
+		if time.Since(start) > killLimit {
+			return fmt.Errorf("kill processes of builder %d: still alive: %v", t.root, members)
+		}
+		time.Sleep(delay)
+	}
+}
+
+// members lists the living processes that belong to the tree: by session or process group, by ancestry,
+// or by naming the build directory.
+func (t *tree) members() ([]int, error) {
+	candidates, err := t.candidates()
+	if err != nil {
+		return nil, err
+	}
+	belongs := map[int]bool{t.root: true}
+	for _, s := range candidates {
+		if s.session == t.root || s.group == t.root || t.marked(s.pid) {
+			belongs[s.pid] = true
+		}
+	}
+	for grown := true; grown; {
+		grown = false
+		for _, s := range candidates {
+			if !belongs[s.pid] && belongs[s.parent] {
+				belongs[s.pid], grown = true, true
+			}
+		}
+	}
+	var members []int
+	for _, s := range candidates {
+		if belongs[s.pid] && s.living() {
+			members = append(members, s.pid)
+		}
+	}
+	return members, nil
+}
+
+// candidates are the processes that are no older than the builder.
+func (t *tree) candidates() ([]procStat, error) {
+	pids, err := t.pids()
+	if err != nil {
+		return nil, err
+	}
+	root, err := readStat(t.root)
+	if err != nil {
+		return nil, fmt.Errorf("look for processes of builder %d: %w", t.root, err)
+	}
+	candidates := []procStat{root}
+	for _, pid := range pids {
+		if pid == t.root || pid == os.Getpid() || ownThread(pid) {
+			continue
+		}
+		// Those that cannot be read have ended.
+		if s, err := readStat(pid); err == nil && s.start >= root.start {
+			candidates = append(candidates, s)
+		}
+	}
+	return candidates, nil
+}
+
+const (
+	// rangeAge is how old a builder may be for the process ids given out since to be a plain range:
+	// the kernel cannot have gone round all of them in so short a time.
+	rangeAge = 250 * time.Millisecond
+	// rangeLimit is how many ids are worth probing one by one rather than listing /proc.
+	rangeLimit = 2000
+)
+
+// pids lists the processes that may be as young as the builder. Short builds are many and leave nothing behind:
+// for them it costs a few probes instead of a walk over the whole machine's processes.
+func (t *tree) pids() ([]int, error) {
+	if time.Since(t.started) > rangeAge {
+		return allPids()
+	}
+	last, err := lastPid()
+	if err != nil {
+		return nil, err
+	}
+	if last < t.root || last-t.root > rangeLimit {
+		return allPids()
+	}
+	var pids []int
+	for pid := t.root + 1; pid <= last; pid++ {
+		if unix.Kill(pid, 0) != unix.ESRCH {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// ownThread: ids of our threads come from the same range, and /proc answers for them.
+func ownThread(pid int) bool {
+	var st unix.Stat_t
+	return unix.Stat("/proc/self/task/"+strconv.Itoa(pid), &st) == nil
+}
+
+// marked recognises a daemonised process, which has left session, group and parents: it works in the build directory,
+// or was given an environment that names it. One that has shed both is out of reach without a build user.
+func (t *tree) marked(pid int) bool {
+	proc := "/proc/" + strconv.Itoa(pid)
+	if cwd, err := os.Readlink(proc + "/cwd"); err == nil && (cwd == t.dir || strings.HasPrefix(cwd, t.dir+"/")) {
+		return true
+	}
+	env, err := os.ReadFile(proc + "/environ")
+	if err != nil {
+		return false
+	}
+	for entry := range strings.SplitSeq(string(env), "\x00") {
+		if slices.Contains(t.marks, entry) {
+			return true
+		}
+	}
+	return false
+}
