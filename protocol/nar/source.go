@@ -63,6 +63,9 @@ func (s *source) init(r io.Reader, tee io.Writer) {
 
 // next consumes n bytes, at most maxString. They stay valid until the next call.
 func (s *source) next(n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
 	if s.in.Buffered() >= n {
 		return s.take(n)
 	}

@@ -69,7 +69,10 @@ func (f *FramedReader) Buffered() int {
 // Peek returns the next n bytes without consuming them; they stay valid until the next read.
 // It looks no further than the current frame: past its end, as past the buffer, the error is [bufio.ErrBufferFull].
 func (f *FramedReader) Peek(n int) ([]byte, error) {
-	if err := f.next(); err != nil && n > 0 {
+	if n == 0 {
+		return nil, nil
+	}
+	if err := f.next(); err != nil {
 		return nil, err
 	}
 	if uint64(n) > uint64(f.left) {
