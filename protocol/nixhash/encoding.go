@@ -19,98 +19,89 @@ const (
 	SRI
 )
 
-func (e Encoding) encode(digest []byte) string {
+func (e Encoding) append(dst, digest []byte) []byte {
 	switch e {
 	case Base16:
-		return hex.EncodeToString(digest)
+		return hex.AppendEncode(dst, digest)
 	case Nix32:
-		return EncodeNix32(digest)
+		return AppendNix32(dst, digest)
 	}
-	return base64.StdEncoding.EncodeToString(digest)
+	return base64.StdEncoding.AppendEncode(dst, digest)
 }
-
-// Nix32Alphabet leaves out e, o, u and t, so that no rude word appears
-// (libutil/base-nix-32.hh).
-const Nix32Alphabet = "0123456789abcdfghijklmnpqrsvwxyz"
-
-// notNix32 marks the bytes that are not digits in nix32Digits.
-const notNix32 = 0xff
-
-// nix32Digits is the value of each byte as a digit.
-var nix32Digits = func() (table [256]byte) {
-	for i := range table {
-		table[i] = notNix32
-	}
-	for i := range len(Nix32Alphabet) {
-		table[Nix32Alphabet[i]] = byte(i)
-	}
-	return table
-}()
-
-// IsNix32 tells whether the byte is a digit of nix32.
-func IsNix32(c byte) bool { return nix32Digits[c] != notNix32 }
-
-// Nix32Len is the number of digits for so many bytes.
-func Nix32Len(size int) int { return (size*8 + 4) / 5 }
 
 func base16Len(size int) int { return size * 2 }
 
 func base64Len(size int) int { return (size + 2) / 3 * 4 }
 
-// EncodeNix32 writes bytes in Nix's base 32: the digest is a little-endian
-// number whose most significant digit is written first.
-func EncodeNix32(data []byte) string {
-	out := make([]byte, Nix32Len(len(data)))
-	for i := range out {
-		bit := (len(out) - 1 - i) * 5
-		at, shift := bit/8, bit%8
-		digit := data[at] >> shift
-		if shift > 3 && at+1 < len(data) {
-			digit |= data[at+1] << (8 - shift)
-		}
-		out[i] = Nix32Alphabet[digit&0x1f]
+// decodeBase16 gives the number of bytes, 0 when a digit is none.
+func decodeBase16(dst []byte, s string) int {
+	var digits [2 * maxSize]byte
+	n, err := hex.Decode(dst, digits[:copy(digits[:], s)])
+	if err != nil {
+		return 0
 	}
-	return string(out)
+	return n
 }
 
-// DecodeNix32 reads what EncodeNix32 writes. Digits that do not fit the
-// byte count are an error, so that each value has one spelling.
-func DecodeNix32(s string) ([]byte, error) {
-	out := make([]byte, len(s)*5/8)
+// decodeBase64 gives the number of bytes, which may be more than dst holds,
+// and 0 when a digit is none.
+func decodeBase64(dst []byte, s string) int {
+	var digits [base64Digits]byte
+	if len(s) == base64Len(len(dst)) {
+		if n, err := base64.StdEncoding.Decode(digits[:], []byte(s)); err == nil {
+			copy(dst, digits[:n])
+			return n
+		}
+	}
+	data, err := DecodeBase64(s)
+	if err != nil {
+		return 0
+	}
+	copy(dst, data)
+	return len(data)
+}
+
+// base64Digits is the length of the longest digest in base64, rounded up.
+const base64Digits = (maxSize + 2) / 3 * 4
+
+// base64Value is the value of each byte as a digit, or notDigit.
+var base64Value = digitValues("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+// notDigit marks the bytes that are not digits.
+const notDigit = 0xff
+
+func digitValues(alphabet string) (table [256]byte) {
+	for i := range table {
+		table[i] = notDigit
+	}
+	for i := range len(alphabet) {
+		table[alphabet[i]] = byte(i)
+	}
+	return table
+}
+
+// DecodeBase64 reads base64 as leniently as upstream does: it ends at the
+// first '=', whose absence is no error, newlines are skipped and left-over bits
+// are dropped (libutil/base-n.cc).
+func DecodeBase64(s string) ([]byte, error) {
+	out := make([]byte, 0, len(s)/4*3+3)
+	var bits, count uint
 	for i := range len(s) {
-		digit := nix32Digits[s[len(s)-1-i]]
-		if digit == notNix32 {
-			return nil, fmt.Errorf("invalid character in Nix32 (Nix's Base32 variation) string: '%c'", s[len(s)-1-i])
+		if s[i] == '=' {
+			break
 		}
-		at, shift := i*5/8, i*5%8
-		carry := byte(uint16(digit) >> (8 - shift))
-		if at < len(out) {
-			out[at] |= digit << shift
-		} else {
-			carry |= digit
+		if s[i] == '\n' {
+			continue
 		}
-		switch {
-		case at+1 < len(out):
-			out[at+1] |= carry
-		case carry != 0:
-			return nil, fmt.Errorf("invalid Nix32 (Nix's Base32 variation) string '%s'", s)
+		digit := base64Value[s[i]]
+		if digit == notDigit {
+			return nil, fmt.Errorf("invalid character in Base64 string: '%s'", s[i:i+1])
+		}
+		bits = bits<<6 | uint(digit)
+		if count += 6; count >= 8 {
+			count -= 8
+			out = append(out, byte(bits>>count))
 		}
 	}
 	return out, nil
-}
-
-func decodeBase16(s string) ([]byte, error) {
-	digest, err := hex.DecodeString(s)
-	if err != nil {
-		return nil, fmt.Errorf("invalid base-16 hash: '%s'", s)
-	}
-	return digest, nil
-}
-
-func decodeBase64(s string) ([]byte, error) {
-	digest, err := base64.StdEncoding.DecodeString(s)
-	if err != nil {
-		return nil, fmt.Errorf("invalid character in Base64 string: '%s'", s)
-	}
-	return digest, nil
 }

@@ -12,7 +12,6 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"hash"
-	"strings"
 
 	"lukechampine.com/blake3"
 )
@@ -33,6 +32,9 @@ const (
 // maxSize is the longest digest in bytes, that of SHA-512.
 const maxSize = 64
 
+// maxText is the longest text of a hash: "sha512:" and its digits.
+const maxText = len("sha512:") + 2*maxSize
+
 // ParseAlgo reads an algorithm's name. The error's text is upstream's
 // (libutil/hash.cc, parseHashAlgo).
 func ParseAlgo(s string) (Algo, error) {
@@ -48,7 +50,7 @@ func ParseAlgo(s string) (Algo, error) {
 	case "blake3":
 		return BLAKE3, nil
 	}
-	return 0, fmt.Errorf("unknown hash algorithm '%s'", s)
+	return 0, fmt.Errorf("unknown hash algorithm '%s', expect 'blake3', 'md5', 'sha1', 'sha256', or 'sha512'", s)
 }
 
 // String gives the name as Nix writes it, or "" for the zero Algo.
@@ -173,84 +175,22 @@ func (h Hash) Format(enc Encoding, withAlgo bool) string {
 	if h.IsZero() {
 		return ""
 	}
-	body := enc.encode(h.digest[:h.algo.Size()])
-	switch {
-	case enc == SRI:
-		return h.algo.String() + "-" + body
-	case withAlgo:
-		return h.algo.String() + ":" + body
-	}
-	return body
+	var room [maxText]byte
+	return string(h.Append(room[:0], enc, withAlgo))
 }
 
-// Parse reads a hash that names its algorithm: "<algo>:<digest>" with the
-// digest in base16, nix32 or base64 (told apart by length), or SRI.
-func Parse(s string) (Hash, error) {
-	if name, rest, ok := strings.Cut(s, ":"); ok {
-		return parsePrefixed(s, name, rest, false)
+// Append appends what Format gives to dst.
+func (h Hash) Append(dst []byte, enc Encoding, withAlgo bool) []byte {
+	if h.IsZero() {
+		return dst
 	}
-	if name, rest, ok := strings.Cut(s, "-"); ok {
-		return parsePrefixed(s, name, rest, true)
-	}
-	return Hash{}, fmt.Errorf("hash '%s' does not include a type", s)
-}
-
-func parsePrefixed(whole, name, rest string, sri bool) (Hash, error) {
-	algo, err := ParseAlgo(name)
-	if err != nil {
-		return Hash{}, err
-	}
-	return parseDigest(whole, algo, rest, sri)
-}
-
-// ParseAny reads a hash whose algorithm is known from elsewhere; a prefix is
-// accepted when it names the same one (libutil/hash.cc, Hash::parseAny).
-func ParseAny(s string, algo Algo) (Hash, error) {
-	if !strings.ContainsAny(s, ":-") {
-		return parseDigest(s, algo, s, false)
-	}
-	h, err := Parse(s)
-	if err != nil {
-		return Hash{}, err
-	}
-	if h.algo != algo {
-		return Hash{}, fmt.Errorf("hash '%s' should have type '%s'", s, algo)
-	}
-	return h, nil
-}
-
-// ParseUnprefixed reads a bare digest of a known algorithm in base16, nix32 or
-// base64, told apart by length (libutil/hash.cc, parseNonSRIUnprefixed).
-func ParseUnprefixed(s string, algo Algo) (Hash, error) {
-	return parseDigest(s, algo, s, false)
-}
-
-func parseDigest(whole string, algo Algo, rest string, sri bool) (Hash, error) {
-	size := algo.Size()
-	var digest []byte
-	var err error
-	switch {
-	case !sri && len(rest) == base16Len(size):
-		digest, err = decodeBase16(rest)
-	case !sri && len(rest) == Nix32Len(size):
-		digest, err = DecodeNix32(rest)
-	case sri || len(rest) == base64Len(size):
-		digest, err = decodeBase64(rest)
-		if err == nil && len(digest) != size {
-			err = fmt.Errorf("invalid %s hash '%s'", encodingWord(sri), whole)
+	if withAlgo || enc == SRI {
+		dst = append(dst, h.algo.String()...)
+		mark := byte(':')
+		if enc == SRI {
+			mark = '-'
 		}
-	default:
-		return Hash{}, fmt.Errorf("hash '%s' has wrong length for hash algorithm '%s'", whole, algo)
+		dst = append(dst, mark)
 	}
-	if err != nil {
-		return Hash{}, err
-	}
-	return New(algo, digest)
-}
-
-func encodingWord(sri bool) string {
-	if sri {
-		return "SRI"
-	}
-	return "base-64"
+	return enc.append(dst, h.digest[:h.algo.Size()])
 }

@@ -39,6 +39,7 @@ func (m Method) Prefix() string {
 // ParseMethodAlgo reads a derivation output's "[r:|text:|git:]<algo>".
 func ParseMethodAlgo(s string) (Method, nixhash.Algo, error) {
 	method := MethodFlat
+	// The order does not matter: no prefix begins another.
 	for _, m := range []Method{MethodNAR, MethodText, MethodGit} {
 		if rest, ok := strings.CutPrefix(s, m.Prefix()); ok {
 			method, s = m, rest

@@ -44,10 +44,8 @@ func ParseBase(base string) (Path, error) {
 	if len(base) < HashLen+1 {
 		return Path{}, badPath("'%s' is too short to be a valid store path", base)
 	}
-	for i := range HashLen {
-		if !nixhash.IsNix32(base[i]) {
-			return Path{}, badPath("store path '%s' contains illegal base-32 character '%c'", base, base[i])
-		}
+	if i := nixhash.IndexNotNix32(base[:HashLen]); i >= 0 {
+		return Path{}, badPath("store path '%s' contains illegal base-32 character '%s'", base, base[i:i+1])
 	}
 	if base[HashLen] != '-' {
 		return Path{}, badPath("'%s' can't name a store path because the hash part is not followed by a '-'", base)
@@ -60,14 +58,18 @@ func ParseBase(base string) (Path, error) {
 
 // New joins a hash part and a name.
 func New(hashPart [20]byte, name string) (Path, error) {
+	base := make([]byte, 0, HashLen+1+len(name))
+	base = nixhash.AppendNix32(base, hashPart[:])
+	base = append(base, '-')
+	base = append(base, name...)
 	if err := CheckName(name); err != nil {
-		return Path{}, err
+		return Path{}, badPath("path '%s' is not a valid store path: %v", base, err)
 	}
-	return Path{nixhash.EncodeNix32(hashPart[:]) + "-" + name}, nil
+	return Path{string(base)}, nil
 }
 
 // CheckName tells whether a name may stand in a store path (libstore/path.cc,
-// checkName).
+// checkName). It is also upstream's rule for the names of outputs.
 func CheckName(name string) error {
 	if name == "" {
 		return badPath("name must not be empty")
@@ -81,8 +83,8 @@ func CheckName(name string) error {
 		}
 	}
 	for i := range len(name) {
-		if !isNameByte(name[i]) {
-			return badPath("name '%s' contains illegal character '%c'", name, name[i])
+		if !isNameByte[name[i]] {
+			return badPath("name '%s' contains illegal character '%s'", name, name[i:i+1])
 		}
 	}
 	return nil
@@ -101,10 +103,13 @@ func checkDots(name string) error {
 	return nil
 }
 
-func isNameByte(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' ||
-		c == '+' || c == '-' || c == '.' || c == '_' || c == '?' || c == '='
-}
+// isNameByte is true for the bytes that names may have.
+var isNameByte = func() (table [256]bool) {
+	for _, c := range []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?=") {
+		table[c] = true
+	}
+	return table
+}()
 
 // Base is the whole base name.
 func (p Path) Base() string { return p.base }
@@ -192,12 +197,12 @@ func (d Dir) Parse(s string) (Path, error) {
 		return Path{}, badPath("empty path is not a valid store path")
 	}
 	if !path.IsAbs(s) {
-		return Path{}, badPath("path '%s' is not in the Nix store", s)
+		return Path{}, fmt.Errorf("not an absolute path: \"%s\"", s)
 	}
 	clean := path.Clean(s)
 	rest, ok := d.cutPrefix(clean)
 	if !ok || strings.Contains(rest, "/") {
-		return Path{}, badPath("path '%s' is not in the Nix store", s)
+		return Path{}, badPath("path \"%s\" is not in the Nix store", clean)
 	}
 	return ParseBase(rest)
 }
@@ -211,14 +216,15 @@ func (d Dir) ParseOptional(s string) (Path, error) {
 }
 
 // ParseInside reads a path of a store object or of something beneath it and
-// gives the object and the rest, which is "" or begins with a slash.
+// gives the object and the rest, which is "" or begins with a slash. The rest
+// is not made canonical (libstore/store-api.cc, toStorePath).
 func (d Dir) ParseInside(s string) (Path, string, error) {
-	rest, ok := d.cutPrefix(path.Clean(s))
+	rest, ok := d.cutPrefix(s)
 	if !ok {
 		return Path{}, "", badPath("path '%s' is not in the Nix store", s)
 	}
 	base, sub, found := strings.Cut(rest, "/")
-	p, err := ParseBase(base)
+	p, err := d.Parse(string(d) + "/" + base)
 	if found {
 		sub = "/" + sub
 	}
@@ -232,4 +238,4 @@ func (d Dir) cutPrefix(s string) (string, bool) {
 	return "", false
 }
 
-func isPlainBase(s string) bool { return !strings.Contains(s, "/") }
+func isPlainBase(s string) bool { return s != "." && s != ".." && !strings.Contains(s, "/") }
