@@ -88,7 +88,7 @@ func (r *row) info() Info {
 	info := r.Info
 	info.Appendable = r.appendable()
 	switch r.codec.(type) {
-	case field[bool], ignored[bool]:
+	case field[bool], ignored[bool], shortPathLiterals:
 		info.Kind = KindFlag
 	case field[SandboxMode]:
 		info.Kind = KindMode

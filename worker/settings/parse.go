@@ -104,13 +104,18 @@ func parseString(_, value string) (string, error) { return value, nil }
 
 func renderString(v string) string { return v }
 
-func parseEnum(allowed ...string) func(name, value string) (string, error) {
-	return func(name, value string) (string, error) {
-		if !slices.Contains(allowed, value) {
-			return "", usagef("option '%s' has invalid value '%s'", name, value)
-		}
-		return value, nil
+func parseProfiler(name, value string) (string, error) {
+	if value != "disabled" && value != "flamegraph" {
+		return "", usagef("option '%s' has invalid value '%s'", name, value)
 	}
+	return value, nil
+}
+
+func parseLint(name, value string) (string, error) {
+	if value != "ignore" && value != "warn" && value != "fatal" {
+		return "", usagef("option '%s' has invalid value '%s' (expected 'ignore', 'warn', or 'fatal')", name, value)
+	}
+	return value, nil
 }
 
 func parsePath(name, value string) (string, error) {
@@ -137,10 +142,8 @@ func parseOptPath(name, value string) (string, error) {
 	return parseAbsPath(name, value)
 }
 
-// QuotePath renders a path as upstream's messages do: between double quotes, with `"` and `\` escaped.
-func QuotePath(p string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(p) + `"`
-}
+// QuotePath renders a path as upstream's messages do: between double quotes, nothing escaped.
+func QuotePath(p string) string { return `"` + p + `"` }
 
 func parseList(_, value string) ([]string, error) { return tokens(value), nil }
 

@@ -53,7 +53,8 @@ func (r StoreReference) Compare(o StoreReference) int {
 		}))
 }
 
-// String renders the reference canonically; parsing that again gives the same reference.
+// String renders the reference canonically. Parsing that gives the same reference again, unless the URL had neither
+// authority nor rooted path (as in `host:30`, which is rendered `host://30`).
 func (r StoreReference) String() string {
 	var b strings.Builder
 	switch r.Kind {
@@ -117,7 +118,7 @@ func parseSpecialReference(base string) (StoreReference, bool) {
 // can be told from the address then.
 func parseBareIPv6(base string) (StoreReference, bool) {
 	scheme, rest, ok := strings.Cut(base, ":")
-	if !ok {
+	if !ok || !isScheme(scheme) {
 		return StoreReference{}, false
 	}
 	rest = strings.TrimPrefix(rest, "//")
@@ -129,7 +130,8 @@ func parseBareIPv6(base string) (StoreReference, bool) {
 		host = host[1 : len(host)-1]
 	}
 	address, zone, hasZone := strings.Cut(host, "%")
-	if ip, err := netip.ParseAddr(address); err != nil || !ip.Is6() {
+	user, userOK := parseUserInfo(user)
+	if ip, err := netip.ParseAddr(address); err != nil || !ip.Is6() || !userOK || !only(zone, unreserved) {
 		return StoreReference{}, false
 	}
 	authority := "[" + address

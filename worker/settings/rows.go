@@ -54,11 +54,7 @@ func clientText(def string) codec { return ignored[string]{def, parseString, ren
 
 func clientList() codec { return ignored[[]string]{"", parseList, joinWords, extendList} }
 
-func clientEnum(def string, others ...string) codec {
-	return ignored[string]{def, parseEnum(append(others, def)...), renderString, nil}
-}
-
-func clientLint() codec { return clientEnum("ignore", "warn", "fatal") }
+func clientLint() codec { return ignored[string]{"ignore", parseLint, renderString, nil} }
 
 // setting, process, transfer, client and later make rows of their group.
 func setting(name string, c codec, aliases ...string) row {
@@ -125,7 +121,7 @@ var table = []row{
 	client("eval-attrset-update-layer-rhs-threshold", clientUint("16")),
 	client("eval-cache", clientBool("true")),
 	client("eval-profile-file", ignored[string]{"nix.profile", parsePath, renderString, nil}),
-	client("eval-profiler", clientEnum("disabled", "flamegraph")),
+	client("eval-profiler", ignored[string]{"disabled", parseProfiler, renderString, nil}),
 	client("eval-profiler-frequency", clientUint("99")),
 	client("eval-system", clientText("")),
 	process("experimental-features", featureSet{}),
@@ -242,5 +238,5 @@ var table = []row{
 	transfer("user-agent-suffix", text(func(s *Settings) *string { return &s.UserAgentSuffix })),
 	client("warn-dirty", clientBool("true")),
 	setting("warn-large-path-threshold", size(func(s *Settings) *uint64 { return &s.WarnLargePath })),
-	client("warn-short-path-literals", clientBool("false")),
+	client("warn-short-path-literals", shortPathLiterals{ignored[bool]{"false", parseBool, renderBool, nil}}),
 }

@@ -156,6 +156,21 @@ func (featureSet) set(s *Settings, _, value string, extend bool, warn func(strin
 	return nil
 }
 
+// shortPathLiterals is the old, boolean spelling of lint-short-path-literals.
+type shortPathLiterals struct{ ignored[bool] }
+
+func (c shortPathLiterals) set(s *Settings, name, value string, extend bool, warn func(string)) error {
+	if err := c.ignored.set(s, name, value, extend, warn); err != nil {
+		return err
+	}
+	level := "ignore"
+	if s.client[name] == "true" {
+		level = "warn"
+	}
+	warn("'" + name + "' is deprecated, use 'lint-short-path-literals = " + level + "' instead")
+	return clientLint().set(s, "lint-short-path-literals", level, false, warn)
+}
+
 // overrides has one bit per row of the table.
 type overrides [3]uint64
 
