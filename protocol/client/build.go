@@ -1,0 +1,44 @@
+package client
+
+import (
+	"context"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/storepath"
+)
+
+// BuildPaths makes the paths.
+func (c *Client) BuildPaths(ctx context.Context, paths []derivation.DerivedPath, mode derivation.BuildMode) error {
+	return tell(ctx, c, protocol.OpBuildPaths, buildRequest(paths, mode))
+}
+
+// BuildPathsWithResults makes the paths and tells how each went.
+func (c *Client) BuildPathsWithResults(ctx context.Context, paths []derivation.DerivedPath, mode derivation.BuildMode) ([]derivation.KeyedBuildResult, error) {
+	return ask(ctx, c, protocol.OpBuildPathsWithResults, buildRequest(paths, mode),
+		func(r *protocol.Reader) ([]derivation.KeyedBuildResult, error) { return r.KeyedBuildResults() })
+}
+
+func buildRequest(paths []derivation.DerivedPath, mode derivation.BuildMode) func(*protocol.Writer) {
+	return func(w *protocol.Writer) {
+		w.DerivedPaths(paths)
+		w.BuildMode(mode)
+	}
+}
+
+// BuildDerivation builds a derivation that the daemon need not have.
+func (c *Client) BuildDerivation(ctx context.Context, req protocol.BuildDerivationRequest) (derivation.BuildResult, error) {
+	return ask(ctx, c, protocol.OpBuildDerivation, func(w *protocol.Writer) { w.BuildDerivation(req) },
+		func(r *protocol.Reader) (derivation.BuildResult, error) { return r.BuildResult() })
+}
+
+// EnsurePath makes a path valid, by substitution.
+func (c *Client) EnsurePath(ctx context.Context, p storepath.Path) error {
+	return tell(ctx, c, protocol.OpEnsurePath, about(p))
+}
+
+// QueryMissing tells what building the paths would take.
+func (c *Client) QueryMissing(ctx context.Context, paths []derivation.DerivedPath) (protocol.Missing, error) {
+	return ask(ctx, c, protocol.OpQueryMissing, func(w *protocol.Writer) { w.DerivedPaths(paths) },
+		func(r *protocol.Reader) (protocol.Missing, error) { return r.Missing() })
+}

@@ -1,0 +1,158 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
+)
+
+// defaultMaxConns is how many connections a pool opens at most.
+const defaultMaxConns = 8
+
+// Options says which daemon to speak to, and how.
+type Options struct {
+	// Dial opens a connection. It must be set.
+	Dial func(ctx context.Context) (io.ReadWriteCloser, error)
+	// Dir is the daemon's store directory; "" is storepath.DefaultDir.
+	Dir storepath.Dir
+	// Version is what is offered; the zero value is protocol.ClientVersion.
+	Version protocol.Version
+	// MaxConns bounds the open connections; 0 is 8.
+	MaxConns int
+	// Settings are sent once over each connection; nil sends none.
+	Settings *protocol.ClientOptions
+	// Log receives what daemons tell during requests; nil drops it.
+	Log activity.Sink
+}
+
+// Client is a pool of connections. Its methods are safe for concurrent use.
+type Client struct {
+	o     Options
+	slots chan struct{} // one token per open or opening connection
+
+	mu     sync.Mutex
+	idle   []*Conn
+	closed bool
+}
+
+// ErrClosed is returned by calls on a Client that was closed.
+var ErrClosed = errors.New("use of closed client")
+
+// Unix dials a unix socket.
+func Unix(path string) func(context.Context) (io.ReadWriteCloser, error) {
+	return func(ctx context.Context) (io.ReadWriteCloser, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err != nil {
+			return nil, fmt.Errorf("connect to %s: %w", path, err)
+		}
+		return conn, nil
+	}
+}
+
+// New makes a pool. It opens nothing yet.
+func New(o Options) *Client {
+	if o.Dir == "" {
+		o.Dir = storepath.DefaultDir
+	}
+	if o.Version.Number == 0 {
+		o.Version = protocol.ClientVersion()
+	}
+	if o.Log == nil {
+		o.Log = activity.Discard{}
+	}
+	if o.MaxConns == 0 {
+		o.MaxConns = defaultMaxConns
+	}
+	return &Client{o: o, slots: make(chan struct{}, o.MaxConns)}
+}
+
+// Close closes the idle connections. Those in use are closed when their call
+// ends.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	var errs []error
+	for _, conn := range c.idle {
+		errs = append(errs, conn.Close())
+		<-c.slots
+	}
+	c.idle = nil
+	return errors.Join(errs...)
+}
+
+// Dir is the daemon's store directory.
+func (c *Client) Dir() storepath.Dir { return c.o.Dir }
+
+// Do borrows a connection for f. The connection is kept if f leaves it in
+// step. When a connection that lay idle turns out to be dead before the daemon
+// said anything, f is called again with a new one.
+func (c *Client) Do(ctx context.Context, f func(*Conn) error) error {
+	for {
+		conn, reused, err := c.take(ctx)
+		if err != nil {
+			return err
+		}
+		err = conn.run(ctx, f)
+		c.give(conn)
+		if err == nil || !reused || !conn.broken || conn.heard {
+			return err
+		}
+	}
+}
+
+// take gives an idle connection, newest first, or opens one.
+func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) {
+	if conn, err := c.pop(); conn != nil || err != nil {
+		return conn, true, err
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+	// One may have come back while we waited for the slot.
+	if conn, err := c.pop(); conn != nil || err != nil {
+		<-c.slots
+		return conn, true, err
+	}
+	conn, err = Open(ctx, c.o)
+	if err != nil {
+		<-c.slots
+	}
+	return conn, false, err
+}
+
+func (c *Client) pop() (*Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	if len(c.idle) == 0 {
+		return nil, nil
+	}
+	last := len(c.idle) - 1
+	conn := c.idle[last]
+	c.idle = c.idle[:last]
+	return conn, nil
+}
+
+func (c *Client) give(conn *Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if conn.broken || c.closed {
+		conn.Close()
+		<-c.slots
+		return
+	}
+	c.idle = append(c.idle, conn)
+}

@@ -1,0 +1,200 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/wire"
+)
+
+// Conn is one connection, for one goroutine at a time.
+type Conn struct {
+	stream io.ReadWriteCloser
+	in     *protocol.Reader
+	out    *protocol.Writer
+	info   protocol.ServerInfo
+	log    activity.Sink
+	// heard is true once the daemon said something in the current call.
+	heard bool
+	// broken is true when the stream is out of step.
+	broken bool
+}
+
+// Open connects, logs in and sends the settings.
+func Open(ctx context.Context, o Options) (*Conn, error) {
+	o = New(o).o
+	stream, err := o.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{stream: stream, log: o.Log}
+	err = c.run(ctx, func(*Conn) error { return c.login(o) })
+	if err != nil {
+		stream.Close()
+		return nil, fmt.Errorf("log in to daemon: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Conn) login(o Options) error {
+	in, out := wire.NewReader(c.stream), wire.NewWriter(c.stream)
+	var err error
+	if c.in, c.out, c.info, err = protocol.ClientHandshake(in, out, o.Dir, o.Version); err != nil {
+		c.broken = true
+		return err
+	}
+	if err := c.listen(nil); err != nil {
+		return err
+	}
+	if o.Settings == nil || c.in.Version.Has(protocol.FeatureDisableSetOptions) {
+		return nil
+	}
+	return c.Call(protocol.OpSetOptions, func(w *protocol.Writer) { w.Options(*o.Settings) }, nil)
+}
+
+// Close hangs up.
+func (c *Conn) Close() error { return c.stream.Close() }
+
+// Version is what was negotiated.
+func (c *Conn) Version() protocol.Version { return c.in.Version }
+
+// Server is what the daemon said of itself.
+func (c *Conn) Server() protocol.ServerInfo { return c.info }
+
+// run calls f and hangs up if the context ends first, since nothing else stops
+// a daemon's work.
+func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
+	c.heard = false
+	stop := context.AfterFunc(ctx, func() { c.stream.Close() })
+	err := f(c)
+	if !stop() {
+		c.broken = true
+		if err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+	return err
+}
+
+// Call makes a request whose fields request writes, and reads its reply with
+// reply; either may be nil. A daemon's refusal is a *protocol.Error.
+func (c *Conn) Call(op protocol.Op, request func(*protocol.Writer), reply func(*protocol.Reader) error) error {
+	c.out.Op(op)
+	if request != nil {
+		request(c.out)
+	}
+	return c.finish(nil, reply)
+}
+
+// CallFramed is Call for a request that is followed by framed data.
+func (c *Conn) CallFramed(op protocol.Op, request func(*protocol.Writer), data func(io.Writer) error, reply func(*protocol.Reader) error) error {
+	c.out.Op(op)
+	request(c.out)
+	frames := c.out.Framed()
+	dataErr := data(frames)
+	frames.Close()
+	err := c.finish(nil, reply)
+	if dataErr != nil && !isRemote(err) {
+		return dataErr
+	}
+	return err
+}
+
+// CallPulled is Call for a request whose data the daemon asks for.
+func (c *Conn) CallPulled(op protocol.Op, request func(*protocol.Writer), data io.Reader, reply func(*protocol.Reader) error) error {
+	c.out.Op(op)
+	request(c.out)
+	return c.finish(data, reply)
+}
+
+func isRemote(err error) bool {
+	var remote *protocol.Error
+	return errors.As(err, &remote)
+}
+
+func (c *Conn) finish(data io.Reader, reply func(*protocol.Reader) error) error {
+	if err := c.out.Flush(); err != nil {
+		// The daemon may have said why it hung up.
+		if said := c.listen(data); isRemote(said) {
+			return said
+		}
+		c.broken = true
+		return err
+	}
+	if err := c.listen(data); err != nil {
+		return err
+	}
+	if reply == nil {
+		return nil
+	}
+	if err := reply(c.in); err != nil {
+		c.broken = true
+		return err
+	}
+	return nil
+}
+
+// listen follows frames up to the one that ends the request. Only a refusal
+// leaves the stream in step.
+func (c *Conn) listen(data io.Reader) error {
+	for {
+		done, err := c.frame(data)
+		if err != nil && !isRemote(err) {
+			c.broken = true
+		}
+		if done || err != nil {
+			return err
+		}
+		c.heard = true
+	}
+}
+
+func (c *Conn) frame(data io.Reader) (done bool, err error) {
+	c.in.StartRequest()
+	tag, err := c.in.Frame()
+	if err != nil {
+		return false, err
+	}
+	switch tag {
+	case protocol.FrameLast:
+		c.heard = true
+		return true, nil
+	case protocol.FrameError:
+		remote, err := c.in.Error()
+		if err != nil {
+			return false, err
+		}
+		return true, remote
+	case protocol.FrameRead:
+		return false, c.answer(data)
+	}
+	known, err := c.in.Tell(tag, c.log)
+	if err == nil && !known {
+		err = wire.Errorf("got unknown message type %x from Nix daemon", uint64(tag))
+	}
+	return false, err
+}
+
+// maxAnswer bounds what is read to answer one "read" frame.
+const maxAnswer = 1 << 20
+
+func (c *Conn) answer(data io.Reader) error {
+	if data == nil {
+		return wire.Errorf("daemon asks for data that the request does not have")
+	}
+	most, err := c.in.Uint64()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, min(most, maxAnswer))
+	n, err := io.ReadAtLeast(data, buf, 1)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	c.out.Bytes(buf[:n])
+	return c.out.Flush()
+}
