@@ -213,6 +213,26 @@ func TestReadsFromStream(t *testing.T) {
 	}
 }
 
+// A large file comes in large pieces, whatever the frames that carry it.
+func TestLargePieces(t *testing.T) {
+	const size = 10*chunkSize + 3
+	var in bytes.Buffer
+	w := NewWriter(&in)
+	if err := errors.Join(w.Regular("", false, size, bytes.NewReader(make([]byte, size))), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for how, reader := range readers {
+		out := &countingWriter{}
+		h := funcs{regular: func(r io.Reader) error { _, err := io.Copy(out, r); return err }}
+		if err := Parse(reader(bytes.NewReader(in.Bytes())), h); err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		if out.calls > 11 {
+			t.Errorf("%s: %d writes, want 11", how, out.calls)
+		}
+	}
+}
+
 type countingReader struct {
 	r     io.Reader
 	calls int

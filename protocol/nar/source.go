@@ -1,6 +1,7 @@
 package nar
 
 import (
+	"bufio"
 	"io"
 
 	"nixdaemon/protocol/wire"
@@ -29,7 +30,7 @@ const (
 	// chunkSize is how much of a large file moves at once.
 	chunkSize = 128 << 10
 
-	// minChunk is the least that is worth moving past the buffer.
+	// minChunk is the least that is worth moving past the reader's buffer.
 	minChunk = 4 << 10
 
 	// teeSize is how much of the archive gathers before a tee passes it on.
@@ -131,31 +132,31 @@ func (s *source) read(p []byte) (int, error) {
 	return n, unexpected(err)
 }
 
-// some returns between 1 and limit bytes of contents, valid until the next call.
+// some returns between 1 and limit bytes of contents, valid until the next call:
+// out of the reader's buffer what is or fits there, and otherwise a whole chunk,
+// so that a handler writes large pieces however small those are in which they arrive.
+// With an error there may be fewer.
 func (s *source) some(limit uint64) ([]byte, error) {
-	if limit <= minChunk && s.in.Buffered() == 0 && !s.plain {
-		// The end of a file, or a small one: let the buffer fill, and need no memory for it.
-		if _, err := s.in.Peek(1); err != nil {
+	if limit <= minChunk && !s.plain {
+		if _, err := s.in.Peek(int(limit)); err != nil && err != bufio.ErrBufferFull {
 			return nil, unexpected(err)
 		}
 	}
-	if n := s.in.Buffered(); n > 0 {
-		return s.take(int(min(uint64(n), limit)))
+	if limit <= uint64(s.in.Buffered()) {
+		return s.take(int(limit))
 	}
-	if uint64(len(s.chunk)) < min(limit, chunkSize) {
-		s.chunk = make([]byte, min(limit, chunkSize))
+	n := int(min(limit, chunkSize))
+	if len(s.chunk) < n {
+		s.chunk = make([]byte, n)
 	}
-	return s.readChunk(s.chunk[:min(limit, chunkSize)])
-}
-
-func (s *source) readChunk(p []byte) ([]byte, error) {
-	for range 100 {
-		n, err := s.read(p)
-		if n > 0 || err != nil {
-			return p[:n], err
+	n, err := io.ReadFull(s.in, s.chunk[:n])
+	b := s.chunk[:n]
+	if s.tee != nil {
+		if err := s.copyToTee(b); err != nil {
+			return b, err
 		}
 	}
-	return nil, io.ErrNoProgress
+	return b, unexpected(err)
 }
 
 func (s *source) copyToTee(b []byte) error {
