@@ -277,7 +277,8 @@ func TestAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if names := 1010.0; got > names+5 {
+	// The race detector's instrumentation adds a few for strings that otherwise stay on the stack.
+	if names := 1010.0; got > 1.05*names {
 		t.Errorf("%v allocations for %v names", got, names)
 	}
 }
