@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,7 +15,7 @@ import (
 type output struct {
 	master *os.File
 
-	once sync.Once
+	ended atomic.Bool // set once, when the master is closed
 }
 
 // Read ends with io.EOF when the last holder has closed the slave, which Linux reports as EIO.
@@ -28,7 +28,9 @@ func (o *output) Read(b []byte) (int, error) {
 		err = io.EOF
 	}
 	if err == io.EOF {
-		o.once.Do(func() { o.master.Close() })
+		if o.ended.CompareAndSwap(false, true) {
+			o.master.Close()
+		}
 	}
 	return n, err
 }

@@ -81,6 +81,10 @@ func (p *Process) Kill() error {
 	}
 	// The builder itself first: it may not yet have changed its user.
 	err := killGroup(p.pid)
+	if p.output.ended.Load() {
+		// Nobody waits for the tree to let go of the terminal any more, and Wait clears the rest.
+		return err
+	}
 	if p.user != nil {
 		_, sweepErr := sweepUser(p.user.UID)
 		return errors.Join(err, sweepErr)

@@ -158,6 +158,10 @@ func ownThread(pid int) bool {
 	return unix.Stat("/proc/self/task/"+strconv.Itoa(pid), &st) == nil
 }
 
+// environLimit bounds what is read of an environment, which its process may have made as large as its memory allows.
+// The kernel accepts no more than 6 MiB at exec.
+const environLimit = 6 << 20
+
 // marked recognises a daemonised process, which has left session, group and parents: it works in the build directory,
 // or was given an environment that names it. One that has shed both is out of reach without a build user.
 func (t *tree) marked(pid int) bool {
@@ -165,7 +169,7 @@ func (t *tree) marked(pid int) bool {
 	if cwd, err := os.Readlink(proc + "/cwd"); err == nil && (cwd == t.dir || strings.HasPrefix(cwd, t.dir+"/")) {
 		return true
 	}
-	env, err := os.ReadFile(proc + "/environ")
+	env, err := readProc(proc+"/environ", environLimit)
 	if err != nil {
 		return false
 	}
