@@ -29,8 +29,8 @@ func (s *Settings) find(name string) (i int, extend, ok bool) {
 }
 
 // Set gives a setting a value in text form. The name may be an alias, and begin with `extra-` to append to a list,
-// set or map. Errors: *UnknownSettingError, or *UsageError for a value that does not parse. What upstream only warns
-// about is passed over; use SetWarn to see it.
+// set or map. Errors: *UnknownSettingError; *UsageError for a value that does not parse; a plain error for a path that
+// is not absolute. What upstream only warns about is passed over; use SetWarn to see it.
 func (s *Settings) Set(name, value string) error {
 	return s.SetWarn(name, value, func(string) {})
 }

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
 	"path"
@@ -20,6 +21,15 @@ func sortedSet(items []string) []string {
 }
 
 func joinWords(items []string) string { return strings.Join(items, " ") }
+
+// ParseBool reads a boolean: true, yes or 1, and false, no or 0. The error names the setting.
+func ParseBool(name, value string) (bool, error) { return parseBool(name, value) }
+
+// ParseAbsPath reads an absolute path and cleans it. An empty one is refused, naming the setting.
+func ParseAbsPath(name, value string) (string, error) { return parseAbsPath(name, value) }
+
+// Tokens splits a value into its words.
+func Tokens(value string) []string { return tokens(value) }
 
 func parseBool(name, value string) (bool, error) {
 	switch value {
@@ -130,7 +140,7 @@ func parseAbsPath(name, value string) (string, error) {
 		return "", err
 	}
 	if value[0] != '/' {
-		return "", usagef("not an absolute path: %s", QuotePath(value))
+		return "", fmt.Errorf("not an absolute path: %s", QuotePath(value))
 	}
 	return path.Clean(value), nil
 }

@@ -131,7 +131,7 @@ func parseBareIPv6(base string) (StoreReference, bool) {
 	}
 	address, zone, hasZone := strings.Cut(host, "%")
 	user, userOK := parseUserInfo(user)
-	if ip, err := netip.ParseAddr(address); err != nil || !ip.Is6() || !userOK || !only(zone, unreserved) {
+	if ip, err := netip.ParseAddr(address); err != nil || !ip.Is6() || !userOK || !only(zone, unreserved) || hasZone == (zone == "") {
 		return StoreReference{}, false
 	}
 	authority := "[" + address

@@ -123,7 +123,10 @@ func TestBadValues(t *testing.T) {
 	before := shownBy(s)
 	for _, v := range badValues {
 		var usage *UsageError
-		if err := s.Set(v.Name, v.Value); !errors.As(err, &usage) {
+		err := s.Set(v.Name, v.Value)
+		// A relative path is the one refusal that upstream does not count as a usage error.
+		relative := err != nil && strings.HasPrefix(err.Error(), "not an absolute path: ")
+		if !errors.As(err, &usage) && !relative {
 			t.Errorf("%s = %q: %v", v.Name, v.Value, err)
 		}
 	}
