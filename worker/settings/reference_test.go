@@ -36,7 +36,8 @@ func FuzzStoreReference(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
 		ref, err := ParseStoreReference(uri)
-		if err != nil || ref.Kind == ReferenceURL && !strings.Contains(uri, "/") && !strings.HasPrefix(uri, "local?") {
+		_, rest, hasScheme := strings.Cut(uri, ":")
+		if err != nil || hasScheme && !strings.HasPrefix(rest, "/") {
 			return
 		}
 		again, err := ParseStoreReference(ref.String())

@@ -1,0 +1,42 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/worker/settings"
+)
+
+func detectPlatform(env *settings.Environment) {
+	env.KVM = unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) == nil
+	env.SandboxShell = firstStatic("/usr/bin/bash-static", "/usr/bin/busybox", "/bin/busybox")
+	env.CPULimit = cgroupLimit()
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		env.WSL1 = strings.HasSuffix(unix.ByteSliceToString(name.Release[:]), "-Microsoft")
+	}
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil && strings.HasPrefix(env.System, "x86_64-") {
+		env.CPULevels = x86Levels(string(text))
+	}
+}
+
+// cgroupLimit reads cpu.max of the process's own cgroup in the unified hierarchy.
+func cgroupLimit() uint {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if dir, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			cpuMax, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", dir, "cpu.max"))
+			if err != nil {
+				return 0
+			}
+			return cpuLimit(string(cpuMax))
+		}
+	}
+	return 0
+}
