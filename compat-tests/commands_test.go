@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,15 +20,17 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 func (sc *scenario) commands(t *testing.T) map[string]command {
 	cmds := map[string]command{
 		"as":      sc.cmdAs,
-		"capture": cmdCapture,
+		"capture": sc.cmdCapture,
 		"compare": sc.cmdCompare,
 		"damaged": func(*testscript.TestScript, bool, []string) { sc.damaged = true },
 		"daemon":  sc.cmdDaemon(t),
 		"direct":  sc.cmdDirect,
 		"gone":    cmdGone,
 		"sh":      func(ts *testscript.TestScript, neg bool, args []string) { sc.cmdShell(ts, neg, args) },
+		"second":  sc.cmdSecond(t),
 		"status":  sc.cmdStatus,
 		"await":   cmdAwait,
+		"try":     sc.cmdTry,
 	}
 	for _, name := range []string{"nix", "nix-build", "nix-channel", "nix-collect-garbage", "nix-copy-closure",
 		"nix-env", "nix-hash", "nix-instantiate", "nix-store", "nix-prefetch-url"} {
@@ -40,7 +43,9 @@ func (sc *scenario) commands(t *testing.T) map[string]command {
 
 // record runs argv and adds what it did to the transcript.
 func (sc *scenario) record(ts *testscript.TestScript, neg bool, shown string, argv []string) {
-	err := ts.Exec(argv[0], argv[1:]...)
+	// What stands in a process's environment counts as in use: captured
+	// store paths must not stand there.
+	err := ts.Exec("env", slices.Concat(sc.captured, argv)...)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		ts.Fatalf("%s: %v", shown, err)
@@ -49,10 +54,23 @@ func (sc *scenario) record(ts *testscript.TestScript, neg bool, shown string, ar
 	if exit != nil {
 		sc.lastExit = exit.ExitCode()
 	}
+	if sc.trying {
+		neg = err != nil
+	}
 	sc.transcript.add(sc.how, shown, sc.lastExit, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 	if failed := err != nil; failed != neg {
 		ts.Fatalf("%s: exit status %d, unexpectedly", shown, sc.lastExit)
 	}
+}
+
+// cmdTry is "try COMMAND...": it may succeed or fail, as the reference does.
+func (sc *scenario) cmdTry(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 || neg {
+		ts.Fatalf("usage: try COMMAND...")
+	}
+	sc.trying = true
+	defer func() { sc.trying = false }()
+	sc.record(ts, false, "try "+strings.Join(args, " "), args)
 }
 
 // cmdAs is "as USER COMMAND...".
@@ -60,7 +78,13 @@ func (sc *scenario) cmdAs(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: as USER COMMAND...")
 	}
-	argv, err := asUser(args[0], args[1:])
+	uid, gid, err := account(args[0])
+	ts.Check(err)
+	home := sc.scratch.path("home-" + args[0])
+	ts.Check(os.MkdirAll(home, 0o700))
+	ts.Check(os.Chown(home, uid, gid))
+	env := []string{"env", "HOME=" + home, "USER=" + args[0]}
+	argv, err := asUser(args[0], append(env, args[1:]...))
 	ts.Check(err)
 	sc.record(ts, neg, "as "+strings.Join(args, " "), argv)
 }
@@ -92,13 +116,14 @@ func (sc *scenario) cmdStatus(ts *testscript.TestScript, neg bool, args []string
 }
 
 // cmdCapture is "capture NAME...": the lines of stdout become variables.
-func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+func (sc *scenario) cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
 	lines := strings.Fields(ts.ReadFile("stdout"))
 	if neg || len(args) == 0 || len(lines) != len(args) {
 		ts.Fatalf("capture %d words of output as %q: %q", len(lines), args, lines)
 	}
 	for i, name := range args {
 		ts.Setenv(name, lines[i])
+		sc.captured = append(sc.captured, "--unset="+name)
 	}
 }
 
@@ -145,6 +170,24 @@ func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return nil
 	}))
+}
+
+// cmdSecond is "second": starts one more daemon, for a store whose paths look
+// the same and that lies in $ROOT/second, at the socket $ROOT/second.socket.
+func (sc *scenario) cmdSecond(t *testing.T) command {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 0 {
+			ts.Fatalf("usage: second")
+		}
+		socket := sc.scratch.path("second.socket")
+		sc.second = startDaemon(t, sc.scratch, sc.program, daemonOptions{
+			socket: socket,
+			env: []string{
+				"NIX_REMOTE=local?root=" + sc.scratch.path("second"),
+				"NIX_DAEMON_SOCKET_PATH=" + socket,
+			},
+		})
+	}
 }
 
 // cmdDaemon is "daemon start|stop|restart [users] [ARG...]".

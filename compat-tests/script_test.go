@@ -65,11 +65,14 @@ type scenario struct {
 	program program // the daemon's
 
 	daemon     *daemon // nil while stopped
+	second     *daemon // nil unless a script asked for it
 	transcript transcript
 	how        comparison
 	damaged    bool // the script broke the store on purpose
 	skipped    bool
 	lastExit   int
+	trying     bool // the exit status matters only in that it is the same
+	captured   []string // options of env(1) that unset what was captured
 }
 
 // run returns a test that runs the script and notes what it showed.
@@ -121,10 +124,16 @@ func (sc *scenario) finish(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	if sc.daemon != nil {
-		if err := sc.daemon.stop(); err != nil {
+	for _, d := range []*daemon{sc.second, sc.daemon} {
+		if d == nil {
+			continue
+		}
+		if err := d.stop(); err != nil {
 			t.Error(err)
 		}
+	}
+	if err := sc.scratch.awaitQuiet(); err != nil {
+		t.Error(err)
 	}
 	sc.transcript.state = sc.scratch.state(t)
 	if !sc.damaged {

@@ -127,7 +127,7 @@ func describe(path string) (string, error) {
 		line += fmt.Sprintf(" %d bytes", info.Size())
 	}
 	if strings.Contains(path, "/store/") && !strings.HasSuffix(path, ".lock") && !strings.Contains(path, "/.links") {
-		line += fmt.Sprintf(" mtime %d", info.ModTime().Unix())
+		line += fmt.Sprintf(" canonical time %v", info.ModTime().Unix() == 1)
 	}
 	return line, nil
 }
