@@ -1,0 +1,83 @@
+//go:build linux
+
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+)
+
+const sweepUID = 1_899_000_001
+
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Skip("needs root")
+	}
+}
+
+func TestSweepUser(t *testing.T) {
+	needRoot(t)
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: sweepUID, Gid: sweepUID}}}
+	pid, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "1000"}, attr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alone, err := sweepUser(sweepUID); err != nil || alone {
+		t.Errorf("with a process: got %v, %v; want false", alone, err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil || status.Signal() != syscall.SIGKILL {
+		t.Errorf("process: %v, %v; want killed", status, err)
+	}
+	if err := killUser(sweepUID); err != nil {
+		t.Error(err)
+	}
+	if left, err := processesOf(sweepUID); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestSweepNeverRoot(t *testing.T) {
+	if _, err := sweepUser(0); !errors.Is(err, ErrRootBuilder) {
+		t.Errorf("got %v, want ErrRootBuilder", err)
+	}
+}
+
+func BenchmarkSweepUser(b *testing.B) {
+	needRoot(b)
+	for b.Loop() {
+		if _, err := sweepUser(sweepUID); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	good := "12 (a) b) (c) S 3 4 5 0 -1 4194560 1 0 0 0 2 3 0 0 20 0 1 0 987 2461696 200 18446744073709551615\n"
+	want := procStat{pid: 12, parent: 3, group: 4, session: 5, state: 'S', start: 987}
+	if got, err := parseStat(12, []byte(good)); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", "12", "12 (sh", "12 (sh)", "12 (sh) S 1 2", "12 (sh) S x 4 5 0 -1 0 1 0 0 0 2 3 0 0 20 0 1 0 987\n"} {
+		if got, err := parseStat(12, []byte(bad)); err == nil {
+			t.Errorf("parse %q: got %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestReadProc(t *testing.T) {
+	b, err := readProc("/proc/self/environ", environLimit)
+	want, wantErr := os.ReadFile("/proc/self/environ")
+	if err != nil || wantErr != nil || string(b) != string(want) {
+		t.Errorf("got %d bytes, %v; want %d, %v", len(b), err, len(want), wantErr)
+	}
+	if b, err := readProc("/proc/self/status", 10); err != nil || len(b) != 10 {
+		t.Errorf("limited: got %d bytes, %v; want 10", len(b), err)
+	}
+	if _, err := readProc("/proc/0/stat", 10); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such process: got %v", err)
+	}
+}
