@@ -34,7 +34,7 @@ const (
 type Output struct {
 	Kind OutputKind
 	// Path is set for InputAddressed alone; that of a FixedCA output follows
-	// from CA (see OutputPath).
+	// from CA (see [Output.OutputPath]).
 	Path storepath.Path
 	// CA is set for FixedCA.
 	CA storepath.ContentAddress
@@ -56,7 +56,8 @@ type BasicDerivation struct {
 	// Env holds the environment, without "__json".
 	Env map[string]string
 	// StructuredAttrs is the JSON text of structured attributes (the variable
-	// "__json" of the ATerm), nil when there are none.
+	// "__json" of the ATerm), nil when there are none. It is in upstream's
+	// spelling: see [BasicDerivation.SetFullEnv].
 	StructuredAttrs *string
 }
 
@@ -75,13 +76,3 @@ type Derivation struct {
 	BasicDerivation
 	InputDrvs map[storepath.Path]*InputOutputs
 }
-
-// BuildMode says what to do with outputs that exist.
-type BuildMode uint8
-
-// The build modes, as on the wire.
-const (
-	BuildNormal BuildMode = 0
-	BuildRepair BuildMode = 1
-	BuildCheck  BuildMode = 2
-)

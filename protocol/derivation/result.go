@@ -1,6 +1,29 @@
 package derivation
 
-import "nixdaemon/protocol/pathinfo"
+import (
+	"errors"
+	"fmt"
+
+	"nixdaemon/protocol/pathinfo"
+)
+
+// BuildMode says what to do with outputs that exist.
+type BuildMode uint8
+
+// The build modes, as on the wire.
+const (
+	BuildNormal BuildMode = 0
+	BuildRepair BuildMode = 1
+	BuildCheck  BuildMode = 2
+)
+
+// ParseBuildMode reads a build mode's number on the wire.
+func ParseBuildMode(n uint64) (BuildMode, error) {
+	if n > uint64(BuildCheck) {
+		return 0, errors.New("Invalid build mode")
+	}
+	return BuildMode(n), nil
+}
 
 // BuildStatus is how a build ended (libstore/build-result.hh).
 type BuildStatus uint8
@@ -22,6 +45,33 @@ const (
 	StatusResolvesToAlreadyValid BuildStatus = 13
 	StatusNoSubstituters         BuildStatus = 14
 )
+
+// StatusCachedFailure is not sent any more; old peers may.
+const StatusCachedFailure BuildStatus = 7
+
+// ParseBuildStatus reads a status's number on the wire.
+func ParseBuildStatus(n uint64) (BuildStatus, error) {
+	if n > uint64(StatusNoSubstituters) {
+		return 0, fmt.Errorf("Invalid BuildResult status %d from remote", n)
+	}
+	return BuildStatus(n), nil
+}
+
+// statusNames are the words of upstream's JSON and logs, by status.
+var statusNames = [...]string{
+	"Built", "Substituted", "AlreadyValid", "PermanentFailure", "InputRejected",
+	"OutputRejected", "TransientFailure", "CachedFailure", "TimedOut", "MiscFailure",
+	"DependencyFailed", "LogLimitExceeded", "NotDeterministic", "ResolvesToAlreadyValid",
+	"NoSubstituters",
+}
+
+// String is upstream's word for the status.
+func (s BuildStatus) String() string {
+	if int(s) < len(statusNames) {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("BuildStatus(%d)", uint8(s))
+}
 
 // Success tells whether the outputs are there.
 func (s BuildStatus) Success() bool {

@@ -87,3 +87,19 @@ func (v Value) AsInt32() (int32, bool) {
 	}
 	return 0, false
 }
+
+// AsUint64 is a number or truth value converted as C++ does: fractions are cut
+// off and negative numbers wrap around.
+func (v Value) AsUint64() (uint64, bool) {
+	switch v.kind {
+	case Signed, Unsigned, Bool:
+		return v.num, true
+	case Float:
+		f := math.Float64frombits(v.num)
+		if f < 0 {
+			return uint64(int64(f)), true
+		}
+		return uint64(f), true
+	}
+	return 0, false
+}

@@ -1,0 +1,170 @@
+package derivation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/storepath"
+)
+
+// Modulo is a derivation's hash modulo its fixed-output inputs: what its
+// output paths, and the realisations of releases before 2.35, are made from.
+type Modulo struct {
+	// Outputs has the hash of each output. All are equal but those of
+	// fixed-output derivations.
+	Outputs map[string]nixhash.Hash
+	// Deferred is true when the hash depends on paths that are not known
+	// before a build, so that no output path follows from it.
+	Deferred bool
+}
+
+// Memo remembers the hashes modulo of derivations in the store. Their paths
+// follow from their content, so what is remembered never grows stale. Safe for
+// concurrent use.
+type Memo struct {
+	limit int
+	mu    sync.Mutex
+	known map[storepath.Path]Modulo
+}
+
+// NewMemo makes a Memo that forgets everything when it holds limit hashes.
+func NewMemo(limit int) *Memo {
+	return &Memo{limit: limit, known: make(map[storepath.Path]Modulo)}
+}
+
+func (m *Memo) get(p storepath.Path) (Modulo, bool) {
+	if m == nil {
+		return Modulo{}, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	hash, ok := m.known[p]
+	return hash, ok
+}
+
+func (m *Memo) put(p storepath.Path, hash Modulo) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.known) >= m.limit {
+		clear(m.known)
+	}
+	m.known[p] = hash
+}
+
+// Hasher computes hashes modulo.
+type Hasher struct {
+	Dir storepath.Dir
+	// Load reads an input derivation; nil if there are none.
+	Load func(ctx context.Context, p storepath.Path) (*Derivation, error)
+	// Memo may be nil: then every input is read each time.
+	Memo *Memo
+}
+
+// Modulo computes a derivation's hash modulo. maskOutputs leaves its own
+// output paths out: so it is for computing those; inputs are hashed with
+// theirs.
+func (h *Hasher) Modulo(ctx context.Context, d *Derivation, maskOutputs bool) (Modulo, error) {
+	return h.modulo(ctx, d, maskOutputs, make(map[storepath.Path]bool))
+}
+
+// StaticOutputHashes gives the hashes by which releases before 2.35 key the
+// realisations of a derivation's outputs.
+func (h *Hasher) StaticOutputHashes(ctx context.Context, d *Derivation) (map[string]nixhash.Hash, error) {
+	m, err := h.Modulo(ctx, d, true)
+	return m.Outputs, err
+}
+
+func (h *Hasher) modulo(ctx context.Context, d *Derivation, mask bool, active map[storepath.Path]bool) (Modulo, error) {
+	t, err := d.Type()
+	if err != nil {
+		return Modulo{}, err
+	}
+	if t.IsFixed {
+		return h.fixed(d)
+	}
+	result := Modulo{Deferred: !t.IsDeferred && !t.HasKnownOutputPaths}
+	inputs := make(map[string]*InputOutputs, len(d.InputDrvs))
+	for p, in := range d.InputDrvs {
+		input, err := h.input(ctx, p, active)
+		if err != nil {
+			return Modulo{}, err
+		}
+		result.Deferred = result.Deferred || input.Deferred
+		if err := addInput(inputs, input, in, d.Name); err != nil {
+			return Modulo{}, err
+		}
+	}
+	text, err := d.Unparse(h.Dir, mask, inputs)
+	if err != nil {
+		return Modulo{}, err
+	}
+	hash := nixhash.Of(nixhash.SHA256, text)
+	result.Outputs = make(map[string]nixhash.Hash, len(d.Outputs))
+	for name := range d.Outputs {
+		result.Outputs[name] = hash
+	}
+	return result, nil
+}
+
+// fixed gives hashes that depend on nothing but the content and the path, so
+// that how a fixed output is fetched does not matter to what is built from it.
+func (h *Hasher) fixed(d *Derivation) (Modulo, error) {
+	result := Modulo{Outputs: make(map[string]nixhash.Hash, 1)}
+	for name, o := range d.Outputs {
+		path, algo, digest, err := o.Texts(h.Dir, d.Name, name)
+		if err != nil {
+			return Modulo{}, err
+		}
+		result.Outputs[name] = nixhash.Of(nixhash.SHA256, "fixed:out:"+algo+":"+digest+":"+path)
+	}
+	return result, nil
+}
+
+// addInput puts an input under its outputs' hashes. Inputs that differ only in
+// how their fixed outputs are fetched share a hash and are merged.
+func addInput(inputs map[string]*InputOutputs, input Modulo, in *InputOutputs, drvName string) error {
+	for _, name := range in.Outputs {
+		hash, ok := input.Outputs[name]
+		if !ok {
+			return fmt.Errorf("no hash for output '%s' of derivation '%s'", name, drvName)
+		}
+		key := hash.Base16()
+		merged := inputs[key]
+		if merged == nil {
+			merged = &InputOutputs{}
+			inputs[key] = merged
+		}
+		merged.Outputs = sortedSet(append(merged.Outputs, name))
+	}
+	return nil
+}
+
+// input gives the hash of a derivation in the store. active holds those being
+// hashed: only a store that was tampered with has cycles.
+func (h *Hasher) input(ctx context.Context, p storepath.Path, active map[storepath.Path]bool) (Modulo, error) {
+	if hash, ok := h.Memo.get(p); ok {
+		return hash, nil
+	}
+	if active[p] {
+		return Modulo{}, fmt.Errorf("cycle detected in the inputs of derivation '%s'", h.Dir.Print(p))
+	}
+	if h.Load == nil {
+		return Modulo{}, fmt.Errorf("read derivation '%s': no store to read it from", h.Dir.Print(p))
+	}
+	d, err := h.Load(ctx, p)
+	if err != nil {
+		return Modulo{}, err
+	}
+	active[p] = true
+	hash, err := h.modulo(ctx, d, false, active)
+	delete(active, p)
+	if err == nil {
+		h.Memo.put(p, hash)
+	}
+	return hash, err
+}
