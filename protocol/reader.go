@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -13,9 +14,13 @@ type Reader struct {
 	*wire.Reader
 	Version Version
 	Dir     storepath.Dir
+	// Features are the experimental features that decide what derivations and
+	// derived paths may say; see NewReader.
+	Features derivation.Features
 }
 
-// NewReader binds a stream to a version and a store directory.
+// NewReader binds a stream to a version and a store directory. No experimental
+// feature is on; a server sets Features to its own.
 func NewReader(in *wire.Reader, dir storepath.Dir, version Version) *Reader {
 	return &Reader{Reader: in, Version: version, Dir: dir}
 }
@@ -81,16 +86,10 @@ func (r *Reader) ContentAddress() (storepath.ContentAddress, error) {
 // Signatures reads a set of signatures and gives it sorted.
 func (r *Reader) Signatures() ([]pathinfo.Signature, error) {
 	texts, err := r.Strings(wire.MaxCount, wire.MaxShortString)
-	if err != nil || len(texts) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	sigs := make([]pathinfo.Signature, len(texts))
-	for i, s := range texts {
-		if sigs[i], err = pathinfo.ParseSignature(s); err != nil {
-			return nil, err
-		}
-	}
-	return sortUnique(sigs), nil
+	return pathinfo.ParseSignatures(texts)
 }
 
 // NarHash reads a sha256, with or without its algorithm's name.

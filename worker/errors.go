@@ -18,6 +18,9 @@ const interrupted = "interrupted by the user"
 // traced is an error that carries context lines of its own.
 type traced interface{ Traces() []string }
 
+// coloured is an error that knows which parts of its text to mark.
+type coloured interface{ Coloured() string }
+
 // exiting is an error with an exit status for clients before 1.26.
 type exiting interface{ ExitStatus() uint64 }
 
@@ -43,7 +46,10 @@ func wireError(err error) *protocol.Error {
 }
 
 func messageOf(err error) string {
+	var own coloured
 	switch {
+	case errors.As(err, &own):
+		return own.Coloured()
 	case errors.Is(err, context.Canceled):
 		return interrupted
 	case errors.Is(err, io.ErrUnexpectedEOF):

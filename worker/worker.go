@@ -12,6 +12,8 @@ import (
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/wire"
 	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
@@ -25,6 +27,8 @@ type Options struct {
 	Collector Collector
 	// Substituter answers what could be substituted; nil: nothing could be.
 	Substituter Substituter
+	// Keys gives the keys that a connection's settings trust.
+	Keys func(*settings.Settings) pathinfo.Keys
 	// NixVersion is the release that we tell clients we are.
 	NixVersion string
 	// Settings are the daemon's; a client's wishes make a copy.
@@ -38,6 +42,10 @@ type Options struct {
 	Log zerolog.Logger
 }
 
+// idler is a stream that wants to know when a request is answered, so that its
+// owner can tell idle connections from busy ones.
+type idler interface{ Idle() }
+
 // conn is one connection.
 type conn struct {
 	o      Options
@@ -48,6 +56,7 @@ type conn struct {
 	// fatal is set when the request's stream is out of step: the connection
 	// ends after the reply.
 	fatal error
+	idle  func()
 }
 
 // Serve answers a client's requests until it hangs up, the context ends, or
@@ -84,10 +93,26 @@ func greet(stream io.ReadWriter, o Options) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.Features = derivationFeatures(o.Settings.ExperimentalFeatures)
 	c := &conn{o: o, in: in, out: out}
+	c.idle = func() {}
+	if i, ok := stream.(idler); ok {
+		c.idle = i.Idle
+	}
 	c.tunnel = newTunnel(out, activity.Level(o.Settings.Verbosity))
 	out.Frame(protocol.FrameLast)
+	defer c.idle()
 	return c, out.Flush()
+}
+
+func derivationFeatures(on settings.FeatureSet) derivation.Features {
+	return derivation.Features{
+		CADerivations:      on.Enabled(settings.CADerivations),
+		DynamicDerivations: on.Enabled(settings.DynamicDerivations),
+		ImpureDerivations:  on.Enabled(settings.ImpureDerivations),
+		GitHashing:         on.Enabled(settings.GitHashing),
+		BLAKE3Hashes:       on.Enabled(settings.BLAKE3Hashes),
+	}
 }
 
 // orderly maps the ways in which clients go away to nil.
@@ -114,6 +139,9 @@ func (c *conn) serve(ctx context.Context) error {
 		}
 		if c.fatal != nil {
 			return c.fatal
+		}
+		if c.in.Buffered() == 0 {
+			c.idle()
 		}
 		if err := ctx.Err(); err != nil {
 			return err

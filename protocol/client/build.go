@@ -28,8 +28,19 @@ func buildRequest(paths []derivation.DerivedPath, mode derivation.BuildMode) fun
 
 // BuildDerivation builds a derivation that the daemon need not have.
 func (c *Client) BuildDerivation(ctx context.Context, req protocol.BuildDerivationRequest) (derivation.BuildResult, error) {
-	return ask(ctx, c, protocol.OpBuildDerivation, func(w *protocol.Writer) { w.BuildDerivation(req) },
-		func(r *protocol.Reader) (derivation.BuildResult, error) { return r.BuildResult() })
+	var result derivation.BuildResult
+	err := c.Do(ctx, func(conn *Conn) error {
+		conn.out.Op(protocol.OpBuildDerivation)
+		if err := conn.out.BuildDerivation(req); err != nil {
+			conn.broken = true
+			return err
+		}
+		return conn.finish(nil, func(r *protocol.Reader) (err error) {
+			result, err = r.BuildResult()
+			return err
+		})
+	})
+	return result, err
 }
 
 // EnsurePath makes a path valid, by substitution.

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/localstore"
+	"nixdaemon/localstore/gc"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/sandbox"
+	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/worker/build"
+	"nixdaemon/worker/builtin"
+	"nixdaemon/worker/settings"
+)
+
+// backend is what stands behind all connections: one store, one scheduler, one
+// collector.
+type backend struct {
+	cfg       *config.Config
+	log       zerolog.Logger
+	store     *localstore.Store
+	launcher  *sandbox.Launcher
+	scheduler *build.Scheduler
+	builder   builder
+	collector collector
+	keys      keyring
+	ids       activity.IDs
+}
+
+// assemble opens the store and puts the parts together.
+func assemble(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*backend, error) {
+	if cfg.Store.Kind == config.StoreRemote {
+		return nil, errors.New("cannot serve store '" + cfg.Store.Reference.String() + "': only local stores can be served")
+	}
+	b := &backend{cfg: cfg, log: log}
+	var err error
+	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
+		return nil, err
+	}
+	if b.launcher, err = sandbox.NewLauncher(); err != nil {
+		return nil, errors.Join(err, b.store.Close())
+	}
+	if err := b.buildAndCollect(); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *backend) buildAndCollect() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	users, err := buildUsers(b.cfg)
+	if err != nil {
+		return err
+	}
+	b.scheduler = build.New(build.Options{
+		Store: b.store, Users: users, Launcher: b.launcher, IDs: &b.ids, Log: b.log,
+		BuildDir:       buildDir(b.cfg),
+		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
+	})
+	b.builder = builder{b.scheduler}
+	b.collector = collector{gc.New(gc.Options{
+		Store: b.store, Dir: b.store.Dir(), RealDir: b.store.RealDir(), StateDir: b.store.StateDir(),
+	})}
+	return nil
+}
+
+// close waits for what still runs, then closes the store.
+func (b *backend) close() error {
+	var errs []error
+	if b.scheduler != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // the connections are gone: nobody waits for a build any more
+		errs = append(errs, b.scheduler.Close(ctx))
+	}
+	errs = append(errs, b.launcher.Close(), b.store.Close())
+	return errors.Join(errs...)
+}
+
+func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {
+	s, st := cfg.Settings, cfg.Store
+	return localstore.Options{
+		StoreDir: storepath.Dir(st.StoreDir), RealDir: st.RealDir, StateDir: st.StateDir, LogDir: st.LogDir,
+		ReadOnly: st.ReadOnly, BuildUsersGroup: s.BuildUsersGroup, AllowSymlinked: s.AllowSymlinkedStore,
+		UseWAL: s.UseSQLiteWAL, FsyncMetadata: s.FsyncMetadata,
+		CADerivations: s.ExperimentalFeatures.Enabled(settings.CADerivations),
+		ReservedSpace: s.GCReservedSpace, FsyncStorePaths: s.FsyncStorePaths,
+		SyncBeforeRegistering: s.SyncBeforeRegistering, CaseHack: s.UseCaseHack,
+		IgnoredACLs: s.IgnoredACLs, NarBufferSize: int(s.NarBufferSize), Log: storeLog(log),
+	}
+}
+
+// buildUsers is the pool of build users, nil when builds run as ourselves.
+func buildUsers(cfg *config.Config) (*buildusers.Pool, error) {
+	if os.Geteuid() != 0 || cfg.Settings.BuildUsersGroup == "" {
+		return nil, nil
+	}
+	return buildusers.New(buildusers.Options{
+		Group: cfg.Settings.BuildUsersGroup, StateDir: cfg.Store.StateDir,
+	}), nil
+}
+
+// buildDir is where build directories are made: the setting, else the store's
+// parameter, else a directory of the state (unix/build/derivation-builder.cc).
+func buildDir(cfg *config.Config) string {
+	switch {
+	case cfg.Settings.BuildDir != "":
+		return cfg.Settings.BuildDir
+	case cfg.Store.BuildDir != "":
+		return cfg.Store.BuildDir
+	}
+	return filepath.Join(cfg.Store.StateDir, "builds")
+}

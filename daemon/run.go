@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/worker"
+)
+
+// Main is the program: it reads the configuration of the process, does what it
+// says until the context ends, and gives the exit status.
+func Main(ctx context.Context) int {
+	cfg, err := config.Load(config.Process())
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(os.Stderr, "warning: %s\n", w)
+	}
+	if err == nil {
+		err = run1(ctx, cfg)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func run1(ctx context.Context, cfg *config.Config) error {
+	switch cfg.Mode {
+	case config.ModeVersion:
+		_, err := fmt.Print(versionLine(cfg.VersionText(NixVersion)))
+		return err
+	case config.ModeHelp:
+		return help()
+	}
+	unix.Umask(0o022)
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	if err := raiseFileLimit(); err != nil {
+		return err
+	}
+	log := newLog(os.Stderr, cfg.Settings.Verbosity)
+	if cfg.Mode == config.ModeStdio {
+		return runStdio(ctx, cfg, log)
+	}
+	return runSocket(ctx, cfg, log)
+}
+
+// help shows the manual, as upstream does for "--help".
+func help() error {
+	man := exec.Command("man", "nix-daemon")
+	man.Stdin, man.Stdout, man.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := man.Run(); err != nil {
+		_, err = fmt.Print(usage)
+		return err
+	}
+	return nil
+}
+
+const usage = `Usage: nix-daemon [--daemon] [--stdio] [--version] [--help]
+                  [--option NAME VALUE] [--SETTING VALUE]
+
+Serves the Nix store on a socket, or on standard input and output.
+Settings are those of nix.conf(5).
+`
+
+// runSocket listens and serves until the context ends.
+func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger) error {
+	listeners, err := Inherited()
+	if err != nil {
+		return err
+	}
+	// The socket first: clients may connect, and wait, while the store opens.
+	if len(listeners) == 0 {
+		l, err := Listen(cfg.SocketPath)
+		if err != nil {
+			return err
+		}
+		listeners = []net.Listener{l}
+	}
+	b, err := assemble(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	s := &Server{
+		Policy: Policy{
+			Allowed: cfg.Settings.AllowedUsers, Trusted: cfg.Settings.TrustedUsers,
+			BuildUsersGroup: cfg.Settings.BuildUsersGroup,
+		},
+		Accounts: &SystemAccounts{},
+		Trust:    forcedTrust(cfg.Trust),
+		Serve:    b.serve,
+		Log:      log,
+	}
+	return errors.Join(s.Run(ctx, listeners), b.close())
+}
+
+func forcedTrust(t config.Trust) *bool {
+	if t == config.TrustByPeer {
+		return nil
+	}
+	trusted := t == config.TrustAll
+	return &trusted
+}
+
+// stdio is standard input and output as one stream.
+type stdio struct {
+	io.Reader
+	io.Writer
+}
+
+// runStdio serves one client on standard input and output, who is trusted
+// unless the command line says otherwise: whoever started us could as well
+// have opened the store.
+func runStdio(ctx context.Context, cfg *config.Config, log zerolog.Logger) error {
+	b, err := assemble(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	peer := Peer{Identity: Identity{User: "root"}, Trusted: cfg.Trust != config.TrustNone}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { os.Stdin.Close() })
+	defer stop()
+	err = b.serve(ctx, stdio{os.Stdin, os.Stdout}, peer)
+	return errors.Join(err, b.close())
+}
+
+// raiseFileLimit lifts the soft limit on open files to the hard one.
+func raiseFileLimit() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	limit.Cur = limit.Max
+	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+}
+
+// serve is what the server does with a connection.
+func (b *backend) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
+	if err := b.store.Refresh(ctx); err != nil {
+		return err
+	}
+	return worker.Serve(ctx, stream, worker.Options{
+		Store: b.store, Builder: b.builder, Collector: b.collector,
+		Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
+		User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: b.log,
+	})
+}
