@@ -1,0 +1,31 @@
+# demo   an upstream client builds a small C program through the daemon
+# test   everything: formatting, vet, static checks, unit and compatibility tests
+# bench  the daemon beside upstream's, with ratios
+# lint   only what reads the code
+# install  the binary into PREFIX/bin, the service files beside it
+PREFIX ?= /usr/local
+SYSTEMD ?= $(PREFIX)/lib/systemd/system
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: demo test bench lint install
+
+demo:
+	contrib/demo/run
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "these files are not formatted"; exit 1; }
+	CGO_ENABLED=0 GOOS=linux go vet ./...
+	CGO_ENABLED=0 GOOS=darwin go vet ./...
+	CGO_ENABLED=0 go run $(STATICCHECK) ./...
+
+test: lint
+	contrib/test/run
+
+bench:
+	contrib/bench/run
+
+install:
+	CGO_ENABLED=0 go build -trimpath -o nix-daemon.new ./daemon/cmd/nix-daemon
+	install -D -m 755 nix-daemon.new $(DESTDIR)$(PREFIX)/bin/nix-daemon
+	rm -f nix-daemon.new
+	install -D -m 644 -t $(DESTDIR)$(SYSTEMD) contrib/systemd/nix-daemon.service contrib/systemd/nix-daemon.socket

@@ -1,0 +1,2 @@
+/* Returns a greeting for a name; the caller frees it. */
+char *greet(const char *name);
