@@ -45,28 +45,22 @@ func (db *DB) LoadGraph(ctx context.Context) (*Graph, error) {
 	return g, nil
 }
 
-func (c *conn) loadGraph(ctx context.Context) (_ *Graph, err error) {
-	// One transaction, so that all three tables are of the same moment.
-	if err := c.exec(stmtBeginRead, nil); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if e := c.exec(stmtRollback, nil); err == nil {
-			err = e
-		}
-	}()
+func (c *conn) loadGraph(ctx context.Context) (*Graph, error) {
 	g := &Graph{}
-	nodes, err := c.loadNodes(ctx, g)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.loadEdges(ctx, g, nodes); err != nil {
-		return nil, err
-	}
-	return g, c.each(stmtListOutputs, nil, func(s *sqlite.Stmt) error {
-		g.Outputs = append(g.Outputs, GraphOutput{Drv: nodes[s.ColumnInt64(0)], Path: s.ColumnText(1)})
-		return checkEvery(ctx, len(g.Outputs))
+	err := c.snapshot(func() error {
+		nodes, err := c.loadNodes(ctx, g)
+		if err != nil {
+			return err
+		}
+		if err := c.loadEdges(ctx, g, nodes); err != nil {
+			return err
+		}
+		return c.each(stmtListOutputs, nil, func(s *sqlite.Stmt) error {
+			g.Outputs = append(g.Outputs, GraphOutput{Drv: nodes[s.ColumnInt64(0)], Path: s.ColumnText(1)})
+			return checkEvery(ctx, len(g.Outputs))
+		})
 	})
+	return g, err
 }
 
 // loadNodes returns the node of each row number.

@@ -153,35 +153,6 @@ func (db *DB) AllPaths(ctx context.Context) (paths []string, err error) {
 	return paths, err
 }
 
-// ValidSubset returns those of paths that are valid, in the order given.
-func (db *DB) ValidSubset(ctx context.Context, paths []string) (valid []string, err error) {
-	err = db.read(ctx, func(c *conn) (err error) { valid, err = c.validSubset(ctx, paths); return err })
-	return valid, err
-}
-
-func (c *conn) validSubset(ctx context.Context, paths []string) ([]string, error) {
-	s, err := c.stmt(stmtQueryID)
-	if err != nil {
-		return nil, err
-	}
-	var valid []string
-	for i, path := range paths {
-		s.BindText(1, path)
-		found, err := s.Step()
-		s.Reset() // repeats the error of Step, if any
-		if err != nil {
-			return nil, err
-		}
-		if found {
-			valid = append(valid, path)
-		}
-		if err := checkEvery(ctx, i); err != nil {
-			return nil, err
-		}
-	}
-	return valid, nil
-}
-
 // checkEvery looks at ctx now and then: often enough to be interrupted, seldom enough to cost nothing.
 func checkEvery(ctx context.Context, n int) error {
 	if n%1024 == 0 && ctx.Err() != nil {

@@ -20,6 +20,7 @@ const (
 	stmtSavepointRelease
 	stmtSavepointRollback
 	stmtQueryID
+	stmtQueryMaxID
 	stmtQueryPath
 	stmtQueryReferences
 	stmtQueryReferrers
@@ -60,6 +61,7 @@ var statementFiles = [stmtCount]string{
 	stmtSavepointRelease:        "savepoint_release",
 	stmtSavepointRollback:       "savepoint_rollback",
 	stmtQueryID:                 "query_id",
+	stmtQueryMaxID:              "query_max_id",
 	stmtQueryPath:               "query_path",
 	stmtQueryReferences:         "query_references",
 	stmtQueryReferrers:          "query_referrers",
