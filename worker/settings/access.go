@@ -9,7 +9,7 @@ import (
 // lookup finds the row of a name or alias on this host.
 func (s *Settings) lookup(name string) (int, bool) {
 	i, ok := index()[name]
-	if !ok || table[i].OS != "" && table[i].OS != s.facts.os() {
+	if !ok || table[i].OS != "" && table[i].OS != s.host().os() {
 		return 0, false
 	}
 	return i, true
@@ -110,7 +110,7 @@ func (s *Settings) ResetOverridden() { s.overridden = overrides{} }
 func (s *Settings) known() iter.Seq2[int, *row] {
 	return func(yield func(int, *row) bool) {
 		for i := range table {
-			if os := table[i].OS; os != "" && os != s.facts.os() {
+			if os := table[i].OS; os != "" && os != s.host().os() {
 				continue
 			}
 			if !yield(i, &table[i]) {

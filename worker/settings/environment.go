@@ -141,3 +141,11 @@ func systemFeatures(env *Environment) []string {
 	}
 	return slices.Sorted(maps.Keys(res))
 }
+
+// host is the environment of the defaults; that of an empty Settings knows nothing.
+func (s *Settings) host() *Environment {
+	if s.facts == nil {
+		return &Environment{}
+	}
+	return s.facts
+}

@@ -216,10 +216,10 @@ func (s *Settings) EffectiveCores() uint {
 	switch {
 	case s.Cores != 0:
 		return s.Cores
-	case s.facts.CPULimit != 0:
-		return s.facts.CPULimit
+	case s.host().CPULimit != 0:
+		return s.host().CPULimit
 	}
-	return s.facts.cpus()
+	return s.host().cpus()
 }
 
 // TotalJobs is how many local builds may run at once for all clients together: `max-total-jobs`, or when that is 0
@@ -228,5 +228,5 @@ func (s *Settings) TotalJobs() uint {
 	if s.MaxTotalJobs != 0 {
 		return s.MaxTotalJobs
 	}
-	return max(s.MaxJobs, s.facts.cpus())
+	return max(s.MaxJobs, s.host().cpus())
 }

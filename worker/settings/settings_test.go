@@ -278,6 +278,14 @@ func TestCloneIsIndependent(t *testing.T) {
 	}
 }
 
+// TestEmptySettings: an empty value is usable, if of little use.
+func TestEmptySettings(t *testing.T) {
+	var s Settings
+	if err := s.Set("max-jobs", "auto"); err != nil || s.MaxJobs != 1 || s.EffectiveCores() != 1 || s.NixConfig() == "" {
+		t.Errorf("max-jobs %d, cores %d, %v", s.MaxJobs, s.EffectiveCores(), err)
+	}
+}
+
 func TestOverridden(t *testing.T) {
 	s := Defaults(testHost())
 	_ = s.Set("cores", "1")

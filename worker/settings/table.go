@@ -129,7 +129,7 @@ func (maxJobs) get(s *Settings, _ string) string { return renderUint(s.MaxJobs) 
 
 func (maxJobs) set(s *Settings, name, value string, _ bool, _ func(string)) error {
 	if value == "auto" {
-		s.MaxJobs = s.facts.cpus()
+		s.MaxJobs = s.host().cpus()
 		return nil
 	}
 	n, err := ParseInteger(value, 32)
