@@ -119,8 +119,8 @@ func (r *Reader) builtOutput(id string) (*pathinfo.Realisation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if built, err := pathinfo.ParseRealisation(text); err == nil {
-		return built, nil
+	if id != pathinfo.DummyID(output) {
+		return pathinfo.ParseRealisation(text)
 	}
 	var value struct {
 		OutPath string `json:"outPath"`
