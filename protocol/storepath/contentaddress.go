@@ -39,7 +39,6 @@ func (m Method) Prefix() string {
 // ParseMethodAlgo reads a derivation output's "[r:|text:|git:]<algo>".
 func ParseMethodAlgo(s string) (Method, nixhash.Algo, error) {
 	method := MethodFlat
-	// The order does not matter: no prefix begins another.
 	for _, m := range []Method{MethodNAR, MethodText, MethodGit} {
 		if rest, ok := strings.CutPrefix(s, m.Prefix()); ok {
 			method, s = m, rest
@@ -53,11 +52,8 @@ func ParseMethodAlgo(s string) (Method, nixhash.Algo, error) {
 // ParseCAMethod reads the wire's "text:<algo>" or "fixed:[r:|git:]<algo>"
 // (libstore/content-address.cc, ContentAddressMethod::parseWithAlgo).
 func ParseCAMethod(s string) (Method, nixhash.Algo, error) {
-	method, rest, err := cutMethod(s)
-	if err != nil {
-		return 0, 0, err
-	}
-	algo, err := nixhash.ParseAlgo(rest)
+	// Upstream reads it as the beginning of a content address.
+	method, algo, _, err := cutMethodAlgo(s + ":")
 	return method, algo, err
 }
 
@@ -104,20 +100,29 @@ func ParseContentAddress(s string) (ContentAddress, error) {
 	if s == "" {
 		return ContentAddress{}, nil
 	}
-	method, rest, err := cutMethod(s)
-	if err != nil {
-		return ContentAddress{}, err
-	}
-	name, digest, ok := strings.Cut(rest, ":")
-	if !ok {
-		return ContentAddress{}, fmt.Errorf("content address hash must be in form '<algo>:<hash>', but found: %s", s)
-	}
-	algo, err := nixhash.ParseAlgo(name)
+	method, algo, digest, err := cutMethodAlgo(s)
 	if err != nil {
 		return ContentAddress{}, err
 	}
 	h, err := nixhash.ParseUnprefixed(digest, algo)
-	return ContentAddress{Method: method, Hash: h}, err
+	if err != nil {
+		return ContentAddress{}, err
+	}
+	return ContentAddress{Method: method, Hash: h}, nil
+}
+
+// cutMethodAlgo splits off what stands before the digest.
+func cutMethodAlgo(s string) (Method, nixhash.Algo, string, error) {
+	method, rest, err := cutMethod(s)
+	if err != nil {
+		return 0, 0, "", err
+	}
+	name, digest, ok := strings.Cut(rest, ":")
+	if !ok {
+		return 0, 0, "", fmt.Errorf("content address hash must be in form '<algo>:<hash>', but found: %s", s)
+	}
+	algo, err := nixhash.ParseAlgo(name)
+	return method, algo, digest, err
 }
 
 // IsZero tells whether there is no content address.
