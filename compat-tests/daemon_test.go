@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,18 +42,42 @@ type daemonOptions struct {
 	env    []string // in addition
 	users  bool     // with the accounts of accounts_test.go in its /etc
 	socket string   // where it will listen; empty: the scratch's usual place
+	// inherit is a listening socket to hand over as systemd does.
+	inherit *os.File
 }
 
 // startDaemon starts a daemon and waits until it answers. When the test ends
 // it is stopped if it still runs, and its log shown if the test failed.
 func startDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemon {
 	t.Helper()
+	d := launchDaemon(t, s, p, opts)
+	socket := opts.socket
+	if socket == "" {
+		socket = s.socket()
+	}
+	if err := d.awaitSocket(socket); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// launchDaemon is startDaemon without the waiting.
+func launchDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemon {
+	t.Helper()
 	d := &daemon{scratch: s, program: p, exited: make(chan struct{})}
 	argv := append([]string{p.path, "--daemon"}, opts.args...)
 	if opts.users {
 		argv = withAccounts(t, s, argv)
 	}
+	if opts.inherit != nil {
+		// LISTEN_PID must be the daemon's own.
+		argv = append([]string{"/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, argv...)
+		opts.env = append(slices.Clone(opts.env), "LISTEN_FDS=1")
+	}
 	d.cmd = exec.Command(argv[0], argv[1:]...)
+	if opts.inherit != nil {
+		d.cmd.ExtraFiles = []*os.File{opts.inherit}
+	}
 	d.cmd.Env = append(s.daemonEnv(p), opts.env...)
 	d.cmd.Dir = "/"
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
@@ -65,13 +90,6 @@ func startDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemon
 		close(d.exited)
 	}()
 	t.Cleanup(func() { d.cleanup(t) })
-	socket := opts.socket
-	if socket == "" {
-		socket = s.socket()
-	}
-	if err := d.awaitSocket(socket); err != nil {
-		t.Fatal(err)
-	}
 	return d
 }
 

@@ -18,7 +18,14 @@ type scratch struct {
 // newScratch makes an empty one, removed when the test ends.
 func newScratch(t testing.TB) scratch {
 	t.Helper()
-	root, err := os.MkdirTemp(os.Getenv("NIXDAEMON_COMPAT_TMP"), "nc")
+	return newScratchIn(t, os.Getenv("NIXDAEMON_COMPAT_TMP"))
+}
+
+// newScratchIn makes one in a folder of the caller's choice; none is the
+// system's for temporary files.
+func newScratchIn(t testing.TB, base string) scratch {
+	t.Helper()
+	root, err := os.MkdirTemp(base, "nc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +53,8 @@ substituters =
 max-jobs = 1
 cores = 1
 fsync-metadata = false
+builders =
+build-hook =
 `
 
 // create makes the directories, as empty as an installation would.

@@ -30,12 +30,16 @@ func TestScripts(t *testing.T) {
 }
 
 func compareScript(t *testing.T, c client, file string) {
+	base := os.Getenv("NIXDAEMON_COMPAT_TMP")
 	if strings.HasPrefix(filepath.Base(file), "policy-") {
 		if err := otherUsers(); err != nil {
 			t.Skip(err)
 		}
+		// Builders that are other users must not run below a folder that
+		// everybody may write to.
+		base = "/var/lib"
 	}
-	s := newScratch(t)
+	s := newScratchIn(t, base)
 	reference := shared.clients[referenceVersion].program("nix-daemon")
 	want := &scenario{scratch: s, client: c, program: reference}
 	if !t.Run("reference", want.run(file)) {
@@ -71,7 +75,7 @@ type scenario struct {
 	damaged    bool // the script broke the store on purpose
 	skipped    bool
 	lastExit   int
-	trying     bool // the exit status matters only in that it is the same
+	trying     bool     // the exit status matters only in that it is the same
 	captured   []string // options of env(1) that unset what was captured
 }
 

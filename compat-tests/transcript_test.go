@@ -56,6 +56,7 @@ var varying = []struct {
 }{
 	{regexp.MustCompile(`"registrationTime":\d+`), `"registrationTime":0`},
 	{regexp.MustCompile(`\bnix-\d+-\d+`), `nix-PID-N`},
+	{regexp.MustCompile(`/tmp-\d+-\d+/x`), `/tmp-PID-N/x`},
 	{regexp.MustCompile(`\bnix-build-\d+-\d+`), `nix-build-PID-N`},
 	// Which roots are stale depends on what runs beside, and on leftovers.
 	{regexp.MustCompile(`(?m)^removing stale .*\n`), ``},
