@@ -1,0 +1,151 @@
+package localstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"nixdaemon/localstore/internal/fstree"
+	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+)
+
+// AddNAR adds a path whose metadata is given with the archive of its contents. The archive must be what the metadata
+// says: hash, size and content address. Exactly one archive is consumed from r, also when the path is valid already
+// or refused; unless the archive is malformed or r fails, which leaves the position undefined.
+func (s *Store) AddNAR(ctx context.Context, info *pathinfo.Info, r io.Reader, o AddOptions) error {
+	r = ctxReader(ctx, r)
+	h := s.acquire()
+	defer h.release()
+	a, err := s.admit(ctx, h, info, &o)
+	if a == nil || err != nil {
+		return joinErrors(err, nar.Skip(r))
+	}
+	consumed := false
+	err = a.importNAR(ctx, info, r, &consumed)
+	a.end(err)
+	if !consumed {
+		err = joinErrors(err, nar.Skip(r))
+	}
+	return err
+}
+
+// joinErrors keeps a single error as it is: its text is for clients.
+func joinErrors(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return first
+}
+
+func (s *Store) admit(ctx context.Context, h *handle, info *pathinfo.Info, o *AddOptions) (*adding, error) {
+	if o.RequireSigs && !o.DontCheckSigs && o.TrustedKeys.CountValid(s.opts.StoreDir, info) == 0 {
+		return nil, fmt.Errorf("cannot add path '%s' because it lacks a signature by a trusted key", s.opts.StoreDir.Print(info.Path))
+	}
+	return s.begin(ctx, h, info.Path, o)
+}
+
+func (a *adding) importNAR(ctx context.Context, info *pathinfo.Info, r io.Reader, consumed *bool) (err error) {
+	dir, name := a.h.root, a.path.Base()
+	if a.opts.Repair {
+		// What is valid may be in use: it stays until the new tree is whole.
+		st, err := a.s.StagingDir(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = joinErrors(err, st.Close()) }()
+		return a.importTo(ctx, st.dir, "x", info, r, consumed, func() error { return a.replace(ctx, st, "x") })
+	}
+	if err := a.clear(ctx); err != nil {
+		return err
+	}
+	if err := a.importTo(ctx, dir, name, info, r, consumed, func() error { return nil }); err != nil {
+		return err
+	}
+	return nil
+}
+
+// importTo restores a tree, checks it, has it put in place, and registers it.
+func (a *adding) importTo(ctx context.Context, dir *fstree.Dir, name string, info *pathinfo.Info, r io.Reader, consumed *bool, place func() error) error {
+	w := newHashWriter(nixhash.SHA256)
+	defer w.stop()
+	*consumed = true
+	if _, err := dir.Restore(name, r, w, a.s.restoreOptions(a.h)); err != nil {
+		return err
+	}
+	if err := a.s.step("restored"); err != nil {
+		return err
+	}
+	hash, size := w.finish()
+	if err := a.s.checkContents(ctx, dir, name, info, hash, size); err != nil {
+		_, e := dir.Delete(ctx, name)
+		return joinErrors(err, e)
+	}
+	if err := place(); err != nil {
+		return err
+	}
+	copied := *info
+	return a.commit(ctx, &copied, known{})
+}
+
+func (s *Store) checkContents(ctx context.Context, dir *fstree.Dir, name string, info *pathinfo.Info, hash nixhash.Hash, size uint64) error {
+	path := s.opts.StoreDir.Print(info.Path)
+	if hash != info.NarHash {
+		return fmt.Errorf("hash mismatch importing path '%s';\n  specified: %s\n  got:       %s", path, info.NarHash, hash)
+	}
+	if size != info.NarSize {
+		return fmt.Errorf("size mismatch importing path '%s';\n  specified: %d\n  got:       %d", path, info.NarSize, size)
+	}
+	if info.CA.IsZero() || info.CA == (storepath.ContentAddress{Method: storepath.MethodNAR, Hash: hash}) {
+		return nil
+	}
+	got, err := s.HashContents(ctx, dir.Path()+"/"+name, info.CA.Method, info.CA.Hash.Algo(), info.Path.HashPart())
+	if err != nil {
+		return err
+	}
+	if got != info.CA.Hash {
+		return fmt.Errorf("ca hash mismatch importing path '%s';\n  specified: %s\n  got:       %s", path, info.CA.Hash, got)
+	}
+	return nil
+}
+
+// HashContents hashes a tree on disk as a content address of that method does, with every occurrence of selfHashPart
+// replaced by zeros; "" replaces nothing.
+func (s *Store) HashContents(ctx context.Context, realPath string, method storepath.Method, algo nixhash.Algo, selfHashPart string) (nixhash.Hash, error) {
+	h := s.acquire()
+	defer h.release()
+	dir, name, closeDir, err := h.split(realPath)
+	if err != nil {
+		return nixhash.Hash{}, err
+	}
+	defer closeDir()
+	if method == storepath.MethodGit {
+		return dir.HashGit(ctx, name, algo)
+	}
+	sum := newHashWriter(algo)
+	defer sum.stop()
+	var out io.Writer = sum
+	modulo := &moduloWriter{dst: sum, text: []byte(selfHashPart)}
+	if selfHashPart != "" {
+		out = modulo
+	}
+	if method == storepath.MethodNAR {
+		err = dir.Dump(ctx, name, out, fstree.DumpOptions{CaseHack: s.opts.CaseHack})
+	} else {
+		err = dir.CopyFile(ctx, name, out)
+	}
+	if err == nil && selfHashPart != "" {
+		err = modulo.flush()
+	}
+	if err != nil {
+		return nixhash.Hash{}, err
+	}
+	hash, _ := sum.finish()
+	return hash, nil
+}
+
+// errNotRegular is upstream's, for archives that should have held one file.
+var errNotRegular = errors.New("regular file expected")

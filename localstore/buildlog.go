@@ -1,0 +1,185 @@
+package localstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/dsnet/compress/bzip2"
+
+	"nixdaemon/protocol/storepath"
+)
+
+// logsName is the directory of build logs within the log directory.
+const logsName = "drvs"
+
+// compressedSuffix marks logs that are compressed.
+const compressedSuffix = ".bz2"
+
+func (s *Store) buildLog(drv storepath.Path) string {
+	base := drv.Base()
+	return filepath.Join(s.opts.LogDir, logsName, base[:2], base[2:])
+}
+
+// CreateBuildLog makes or truncates the log of a derivation's build. What is written appears in the file at the latest
+// when it is closed; plain logs at once.
+func (s *Store) CreateBuildLog(drv storepath.Path, compress bool) (io.WriteCloser, error) {
+	path := s.buildLog(drv)
+	if compress {
+		path += compressedSuffix
+	}
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	f, err := os.OpenFile(path, flags, 0o666)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := mkdirAll(filepath.Dir(path)); err != nil {
+			return nil, err
+		}
+		f, err = os.OpenFile(path, flags, 0o666)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("creating log file \"%s\": %w", path, errors.Unwrap(err))
+	}
+	if !compress {
+		return f, nil
+	}
+	return &logWriter{file: f, pool: &s.bzip2}, nil
+}
+
+// AddBuildLog adds a log that was made elsewhere, unless there is a compressed one already. It reads all of r.
+func (s *Store) AddBuildLog(ctx context.Context, drv storepath.Path, r io.Reader) error {
+	r = ctxReader(ctx, r)
+	path := s.buildLog(drv) + compressedSuffix
+	if _, err := os.Stat(path); err == nil {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	}
+	if err := mkdirAll(filepath.Dir(path)); err != nil {
+		return err
+	}
+	temp := path + ".tmp." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(s.staged.last.Add(1), 10)
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return fmt.Errorf("creating log file \"%s\": %w", temp, errors.Unwrap(err))
+	}
+	w := &logWriter{file: f, pool: &s.bzip2}
+	_, err = io.Copy(w, r)
+	if err = errors.Join(err, w.Close()); err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("add build log: %w", err), os.Remove(temp))
+	}
+	return nil
+}
+
+// BuildLogPath gives the file that holds the log of a derivation's build, and whether there is one: compressed or
+// not, in today's layout or in the flat one of old releases (libstore/local-fs-store.cc, getBuildLogExact).
+func (s *Store) BuildLogPath(drv storepath.Path) (string, bool) {
+	flat := filepath.Join(s.opts.LogDir, logsName, drv.Base())
+	for _, path := range []string{s.buildLog(drv), flat} {
+		for _, suffix := range []string{"", compressedSuffix} {
+			if _, err := os.Stat(path + suffix); err == nil {
+				return path + suffix, true
+			}
+		}
+	}
+	return "", false
+}
+
+// OpenBuildLog opens the log of a derivation's build for reading, decompressed. It fails with [fs.ErrNotExist] if
+// there is none.
+func (s *Store) OpenBuildLog(drv storepath.Path) (io.ReadCloser, error) {
+	path, ok := s.BuildLogPath(drv)
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	f, err := os.Open(path)
+	if err != nil || filepath.Ext(path) != compressedSuffix {
+		return f, err
+	}
+	z, err := bzip2.NewReader(f, nil)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &logReader{z, f}, nil
+}
+
+type logReader struct {
+	*bzip2.Reader
+	file *os.File
+}
+
+func (r *logReader) Close() error { return errors.Join(r.Reader.Close(), r.file.Close()) }
+
+// bzip2Pool keeps compressors: making one costs more than compressing a short log.
+type bzip2Pool struct{ small, large sync.Pool }
+
+const (
+	// smallLog is how much of a log is gathered before the compressor is chosen: the block size of its lowest level.
+	smallLog = 100_000 - 100
+)
+
+// logWriter compresses a log. It gathers the beginning, since most logs are short and need only a small compressor.
+type logWriter struct {
+	file *os.File
+	pool *bzip2Pool
+	head []byte
+	z    *bzip2.Writer // for a long log
+	err  error
+}
+
+func (w *logWriter) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.z == nil {
+		if len(w.head)+len(p) <= smallLog {
+			w.head = append(w.head, p...)
+			return len(p), nil
+		}
+		if w.z, w.err = w.compressor(&w.pool.large, bzip2.BestCompression); w.err == nil {
+			_, w.err = w.z.Write(w.head)
+			w.head = nil
+		}
+		if w.err != nil {
+			return 0, w.err
+		}
+	}
+	n, err := w.z.Write(p)
+	w.err = err
+	return n, err
+}
+
+func (w *logWriter) compressor(pool *sync.Pool, level int) (*bzip2.Writer, error) {
+	if z, ok := pool.Get().(*bzip2.Writer); ok {
+		return z, z.Reset(w.file)
+	}
+	return bzip2.NewWriter(w.file, &bzip2.WriterConfig{Level: level})
+}
+
+// Close completes the file.
+func (w *logWriter) Close() error {
+	pool := &w.pool.large
+	if w.z == nil && w.err == nil {
+		pool = &w.pool.small
+		if w.z, w.err = w.compressor(pool, bzip2.BestSpeed); w.err == nil {
+			_, w.err = w.z.Write(w.head)
+		}
+	}
+	if w.z != nil {
+		if err := w.z.Close(); w.err == nil {
+			w.err = err
+		}
+		pool.Put(w.z)
+		w.z = nil
+	}
+	err := errors.Join(w.err, w.file.Close())
+	w.err = fs.ErrClosed
+	return err
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package localstore
+
+func (o *Options) makeWritable() error { return nil }

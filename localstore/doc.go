@@ -1,0 +1,27 @@
+// Package localstore is the store on the local disk: the files, the database that says which of them are valid,
+// and the locks that every process working on them respects, upstream's included.
+//
+// A [Store] is one open store. It answers what is valid and what that refers to ([Store.PathInfo], [Store.Closure]),
+// takes new contents ([Store.AddNAR], [Store.AddDump]) and what builders left behind ([Store.Canonicalise],
+// [Store.Register]), gives contents out ([Store.Dump]), and checks, optimises and deletes them. [TempRoots] are one
+// connection's claims that keep a collector from what it works with; a [Staging] directory is where things are
+// made that have no name yet. The package knows no opcodes, users or schedulers.
+//
+// # Validity
+//
+// A path is valid if and only if its row exists. The row comes last and goes first, so that a crash at any point
+// leaves garbage on disk, never a lie in the database: garbage is in the way of nobody, since whoever adds the
+// path removes it under the path's lock.
+//
+// # Order of locks
+//
+// A temporary root before a path lock, a path lock before the database. The lock gc.lock is held for moments, while
+// a temporary root is written down, and never while waiting for another lock.
+//
+// # Other writers
+//
+// Other processes may change the database, and somebody may delete or replace it and the directories. The former
+// is noticed by the next query, the latter by [Store.Refresh], which every new connection calls.
+//
+// Layouts, names and texts are upstream's, release 2.34.8 (libstore/local-store.cc, gc.cc, optimise-store.cc).
+package localstore

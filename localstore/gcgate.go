@@ -1,0 +1,50 @@
+package localstore
+
+import (
+	"os"
+	"sync"
+
+	"nixdaemon/localstore/pathlock"
+)
+
+// gcLockName is the file in the state directory that a collector holds exclusively, others shared for moments.
+const gcLockName = "gc.lock"
+
+// gcGate takes gc.lock shared, one goroutine at a time: the lock belongs to the open file, so two holders would
+// end each other's.
+type gcGate struct {
+	path string
+
+	mu   sync.Mutex
+	file *os.File // nil until it is needed; guarded by mu
+}
+
+// shared runs f while no collector, ours or a foreign one, can start. It tells whether it could: false if one runs.
+func (g *gcGate) shared(f func() error) (bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.file == nil {
+		file, err := pathlock.OpenLockFile(g.path, true)
+		if err != nil {
+			return false, err
+		}
+		g.file = file
+	}
+	if ok, err := pathlock.TryFlock(g.file, pathlock.Shared); !ok || err != nil {
+		return false, err
+	}
+	err := f()
+	if _, e := pathlock.TryFlock(g.file, pathlock.Unlocked); err == nil {
+		err = e
+	}
+	return true, err
+}
+
+func (g *gcGate) close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.file == nil {
+		return nil
+	}
+	return g.file.Close()
+}

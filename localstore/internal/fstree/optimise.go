@@ -1,0 +1,332 @@
+package fstree
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nixhash"
+)
+
+// Optimiser gives equal files of a store one inode. In a directory beside the trees each file that it has met has a
+// further name, the hash of the file's archive, so that contents and executable bit count; symbolic links too,
+// where they can have several names. It may be used by several goroutines.
+type Optimiser struct {
+	store, links *Dir
+	opts         OptimiseOptions
+
+	// Guards inodes.
+	mu     sync.Mutex
+	inodes map[uint64]struct{} // of the files in links
+	temps  atomic.Uint64
+}
+
+// OptimiseOptions say what becomes of oddities. Functions may be called from any goroutine; nil ones drop what they get.
+type OptimiseOptions struct {
+	// Repair compares the contents of links, too, before files are replaced by them.
+	Repair bool
+	// Linked is told of each file that was replaced: its size, and how many blocks of 512 bytes it had.
+	Linked func(size, blocks uint64)
+	// Warn and Info receive messages; Talkative those of each file.
+	Warn, Info, Talkative func(text string)
+}
+
+// NewOptimiser makes an optimiser of trees in store, with the directory links, of the same file system.
+func NewOptimiser(store, links *Dir, o OptimiseOptions) *Optimiser {
+	nothing := func(string) {}
+	if o.Linked == nil {
+		o.Linked = func(_, _ uint64) {}
+	}
+	for _, f := range []*func(string){&o.Warn, &o.Info, &o.Talkative} {
+		if *f == nil {
+			*f = nothing
+		}
+	}
+	return &Optimiser{store: store, links: links, opts: o, inodes: make(map[uint64]struct{})}
+}
+
+// Load reads which files are linked already, which saves hashing them once more.
+func (o *Optimiser) Load() (int, error) {
+	fd, err := openat(o.links.fd, ".", openDirFlags, 0)
+	if err != nil {
+		return 0, fmt.Errorf("opening directory \"%s\": %w", o.links.path, err)
+	}
+	defer unix.Close(fd)
+	entries, err := new(lister).list(fd)
+	if err != nil {
+		return 0, fmt.Errorf("reading directory \"%s\": %w", o.links.path, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range entries {
+		if e.ino != 0 {
+			o.inodes[e.ino] = struct{}{}
+		}
+	}
+	return len(entries), nil
+}
+
+func (o *Optimiser) knows(ino uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.inodes[ino]
+	return ok
+}
+
+func (o *Optimiser) learn(ino uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.inodes[ino] = struct{}{}
+}
+
+// Tree links the files of the tree called name, which has canonical metadata and keeps it.
+func (o *Optimiser) Tree(ctx context.Context, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	t := &optimising{Optimiser: o, ctx: ctx, nar: nar.NewWriter(nil)}
+	_, err := t.node(o.store.fd, &entry{name: name}, true)
+	return err
+}
+
+// optimising is one tree.
+type optimising struct {
+	*Optimiser
+	ctx  context.Context
+	list lister
+	nar  *nar.Writer
+	path []string
+}
+
+// node tells whether the entry was replaced, so that its directory must get its metadata back.
+func (t *optimising) node(parent int, e *entry, top bool) (replaced bool, err error) {
+	if len(t.path) >= maxNesting {
+		return false, nil // It would be no store object.
+	}
+	t.path = append(t.path, e.name)
+	defer func() { t.path = t.path[:len(t.path)-1] }()
+	kind, err := e.kindOf(parent)
+	if err != nil {
+		return false, t.wrap("getting status of", err)
+	}
+	switch {
+	case excludedFromLinking(t.where()):
+		return false, nil
+	case kind == unix.S_IFDIR:
+		return false, t.directory(parent, e.name)
+	case kind == unix.S_IFREG, kind == unix.S_IFLNK && canLinkSymlinks:
+		return t.file(parent, e.name, top)
+	}
+	return false, nil
+}
+
+func (t *optimising) directory(parent int, name string) error {
+	if t.ctx.Err() != nil {
+		return context.Cause(t.ctx)
+	}
+	fd, err := openat(parent, name, openDirFlags, 0)
+	if err != nil {
+		return t.wrap("opening directory", err)
+	}
+	defer unix.Close(fd)
+	entries, err := t.list.list(fd)
+	if err != nil {
+		return t.wrap("reading directory", err)
+	}
+	changed := false
+	for i := range entries {
+		if entries[i].ino != 0 && entries[i].kind != unix.S_IFDIR && t.knows(entries[i].ino) {
+			continue
+		}
+		replaced, e := t.node(fd, &entries[i], false)
+		changed = changed || replaced
+		if e != nil {
+			err = e
+			break
+		}
+	}
+	if changed {
+		if e := restoreDir(fd); err == nil && e != nil {
+			err = t.wrap("restoring metadata of", e)
+		}
+	}
+	return err
+}
+
+// restoreDir undoes what replacing an entry did to its directory.
+func restoreDir(fd int) error {
+	if err := retry(func() error { return unix.Fchmod(fd, modeDir) }); err != nil {
+		return err
+	}
+	return setTime(fd)
+}
+
+// file links one file. It tells whether the directory that holds it was changed.
+func (t *optimising) file(parent int, name string, top bool) (bool, error) {
+	var st unix.Stat_t
+	if err := fstatat(parent, name, &st); err != nil {
+		return false, t.wrap("getting status of", err)
+	}
+	regular := isType(uint32(st.Mode), unix.S_IFREG)
+	switch {
+	case regular && st.Mode&unix.S_IWUSR != 0:
+		t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))
+		return false, nil
+	case st.Nlink > 1 && t.knows(st.Ino):
+		return false, nil
+	}
+	hash, err := t.hash(parent, name)
+	if err != nil {
+		return false, err
+	}
+	link := hash.Nix32()
+	linked, err := t.addLink(parent, name, link, &st, hash)
+	if linked || err != nil {
+		return false, err
+	}
+	return t.replace(parent, name, link, &st, top)
+}
+
+func (t *optimising) hash(dir int, name string) (nixhash.Hash, error) {
+	sum := nixhash.SHA256.New()
+	t.nar.Reset(sum)
+	dm := dumper{ctx: t.ctx, top: t.store, out: t.nar}
+	if err := dm.node(dir, &entry{name: name}, ""); err != nil {
+		return nixhash.Hash{}, err
+	}
+	if err := t.nar.Close(); err != nil {
+		return nixhash.Hash{}, err
+	}
+	return nixhash.FromSum(nixhash.SHA256, sum), nil
+}
+
+// addLink gives the file its name among the links, if the name is free. It tells whether nothing is left to be done.
+func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, hash nixhash.Hash) (bool, error) {
+	for {
+		err := retry(func() error { return unix.Linkat(parent, name, t.links.fd, link, 0) })
+		switch err {
+		case nil:
+			t.learn(st.Ino)
+			return true, nil
+		case unix.EEXIST:
+		case unix.ENOSPC:
+			// On ext4: the directory's index is full. This file then stays as it is.
+			t.opts.Info(fmt.Sprintf("cannot link \"%s\" to '\"%s\"': No space left on device", t.links.join(link), t.where()))
+			return true, nil
+		case unix.EMLINK:
+			return true, nil
+		default:
+			return false, fmt.Errorf("creating hard link from \"%s\" to \"%s\": %w", t.links.join(link), t.where(), err)
+		}
+		intact, err := t.intact(link, st, hash)
+		if intact || err != nil {
+			return false, err
+		}
+		t.opts.Warn(fmt.Sprintf("removing corrupted link \"%s\"", t.links.join(link)))
+		t.opts.Warn("There may be more corrupted paths." +
+			"\nYou should run `nix-store --verify --check-contents --repair` to fix them all")
+		if err := unlink(t.links.fd, link, 0); err != nil {
+			return false, t.links.wrap("cannot unlink", link, err)
+		}
+	}
+}
+
+// intact tells whether a link still is what its name says: by its size, or when repairing by its contents.
+func (t *optimising) intact(link string, st *unix.Stat_t, hash nixhash.Hash) (bool, error) {
+	var is unix.Stat_t
+	if err := fstatat(t.links.fd, link, &is); err != nil {
+		// Just collected: the next attempt makes it.
+		return err == unix.ENOENT, ignoreENOENT(err)
+	}
+	if is.Size != st.Size {
+		return false, nil
+	}
+	if !t.opts.Repair {
+		return true, nil
+	}
+	got, err := t.hash(t.links.fd, link)
+	return err == nil && got == hash, err
+}
+
+func ignoreENOENT(err error) error {
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
+}
+
+// replace puts a further name of the link in the file's place.
+func (t *optimising) replace(parent int, name, link string, st *unix.Stat_t, top bool) (bool, error) {
+	var is unix.Stat_t
+	if err := fstatat(t.links.fd, link, &is); err != nil {
+		return false, t.links.wrap("getting status of", link, err)
+	}
+	if is.Ino == st.Ino {
+		t.learn(st.Ino)
+		return false, nil
+	}
+	t.opts.Talkative(fmt.Sprintf("linking \"%s\" to \"%s\"", t.where(), t.links.join(link)))
+	temp := ".tmp-link-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(t.temps.Add(1), 10)
+	if done, err := t.linkTemp(link, temp, st.Size); done || err != nil {
+		return false, err
+	}
+	rename := func() error { return unix.Renameat(t.store.fd, temp, parent, name) }
+	err := retry(rename)
+	if err == unix.EACCES && !top && makeWritable(parent) == nil {
+		err = retry(rename)
+	}
+	if err != nil {
+		if e := unlink(t.store.fd, temp, 0); e != nil {
+			t.opts.Warn(fmt.Sprintf("unable to unlink \"%s\": %s", t.store.join(temp), e))
+		}
+		if err == unix.EMLINK {
+			return !top, nil
+		}
+		return !top, fmt.Errorf("renaming \"%s\" to \"%s\": %w", t.store.join(temp), t.where(), err)
+	}
+	t.learn(is.Ino)
+	t.opts.Linked(uint64(st.Size), uint64(st.Blocks))
+	// The store's own directory keeps its times.
+	return !top, nil
+}
+
+// linkTemp tells whether nothing is left to be done, since the link has as many names as a file can have.
+func (t *optimising) linkTemp(link, temp string, size int64) (bool, error) {
+	err := retry(func() error { return unix.Linkat(t.links.fd, link, t.store.fd, temp, 0) })
+	switch err {
+	case nil:
+		return false, nil
+	case unix.EMLINK:
+		if size > 0 {
+			t.opts.Info(fmt.Sprintf("\"%s\" has maximum number of links", t.links.join(link)))
+		}
+		return true, nil
+	}
+	return false, fmt.Errorf("creating hard link from \"%s\" to \"%s\": %w", t.links.join(link), t.store.join(temp), err)
+}
+
+func (t *optimising) where() string { return t.store.path + "/" + strings.Join(t.path, "/") }
+
+func (t *optimising) wrap(verb string, err error) error {
+	return fmt.Errorf("%s \"%s\": %w", verb, t.where(), err)
+}
+
+// NameOfFile gives the name that a file among the links must have: the hash of its archive.
+func (d *Dir) NameOfFile(ctx context.Context, name string) (string, error) {
+	if err := checkName(name); err != nil {
+		return "", err
+	}
+	sum := nixhash.SHA256.New()
+	if err := d.Dump(ctx, name, sum, DumpOptions{}); err != nil {
+		return "", err
+	}
+	return nixhash.FromSum(nixhash.SHA256, sum).Nix32(), nil
+}
+

@@ -1,0 +1,5 @@
+package fstree
+
+const canLinkSymlinks = true
+
+func excludedFromLinking(string) bool { return false }

@@ -1,0 +1,46 @@
+package fstree
+
+import "golang.org/x/sys/unix"
+
+// entry is one name of a directory.
+type entry struct {
+	name string
+	ino  uint64 // 0 where the listing does not tell
+	kind uint32 // a file type such as S_IFREG, or 0 where the listing does not tell
+}
+
+// lister reads directories, one after the other, through one buffer.
+type lister struct{ buf []byte }
+
+// bufSize holds some hundred entries: one call for most directories.
+const listBufSize = 32 << 10
+
+// list reads the whole directory, in the order in which the file system has it.
+func (l *lister) list(fd int) ([]entry, error) {
+	if l.buf == nil {
+		l.buf = make([]byte, listBufSize)
+	}
+	var out []entry
+	for {
+		n, err := unix.ReadDirent(fd, l.buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return out, err
+		}
+		out = parseDirents(l.buf[:n], out)
+	}
+}
+
+// kindOf finds the type out where the listing left it open.
+func (e *entry) kindOf(dir int) (uint32, error) {
+	if e.kind == 0 {
+		var st unix.Stat_t
+		if err := fstatat(dir, e.name, &st); err != nil {
+			return 0, err
+		}
+		e.kind = uint32(st.Mode) & unix.S_IFMT
+	}
+	return e.kind, nil
+}

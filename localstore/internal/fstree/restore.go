@@ -1,0 +1,278 @@
+package fstree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/protocol/nar"
+)
+
+// RestoreOptions say how a tree is made. The zero value makes it as it stands in the archive and syncs nothing.
+type RestoreOptions struct {
+	// CaseHack renames entries that differ from an earlier one of their directory in case alone (libutil/archive.cc).
+	CaseHack bool
+	// Sync makes each file and directory durable before Restore returns; the parent directory is the caller's.
+	Sync bool
+	// DropACLs removes access control lists that were inherited from the parent directory (see [Dir.InheritsACL]),
+	// except IgnoredACLs.
+	DropACLs    bool
+	IgnoredACLs []string
+}
+
+// Restore reads one archive from r and makes its tree as the entry called name, which must not exist. Everything has
+// its canonical metadata from the start: no second pass. It fails with [io/fs.ErrExist] before it made anything
+// if the name is taken; after any other error what was made is removed again.
+//
+// The archive's bytes are also written to tee, unless that is nil, and their number is returned.
+func (d *Dir) Restore(name string, r io.Reader, tee io.Writer, o RestoreOptions) (int64, error) {
+	if err := checkName(name); err != nil {
+		return 0, err
+	}
+	re := &restorer{opts: o, root: name, top: d}
+	size, err := re.parse(r, tee)
+	re.closeAll()
+	if err == nil {
+		err = d.dropInherited(name, o)
+	}
+	if err != nil && re.made {
+		if _, e := d.Delete(context.Background(), name); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	return size, err
+}
+
+// RestoreFile makes a regular file of what r gives, as Restore does, and tells its size.
+func (d *Dir) RestoreFile(name string, r io.Reader, o RestoreOptions) (uint64, error) {
+	if err := checkName(name); err != nil {
+		return 0, err
+	}
+	re := &restorer{opts: o, root: name, top: d}
+	size, err := re.plain(r)
+	if err == nil {
+		err = d.dropInherited(name, o)
+	}
+	if err != nil && re.made {
+		if _, e := d.Delete(context.Background(), name); e != nil {
+			err = errors.Join(err, e)
+		}
+	}
+	return size, err
+}
+
+// dropInherited deals with access control lists that the store's own directory passes on: rare, and then the whole
+// tree has them.
+func (d *Dir) dropInherited(name string, o RestoreOptions) error {
+	if !o.DropACLs {
+		return nil
+	}
+	return d.Canonicalise(context.Background(), name, CanonicaliseOptions{IgnoredACLs: o.IgnoredACLs})
+}
+
+// restorer makes the nodes of one archive.
+type restorer struct {
+	opts RestoreOptions
+	top  *Dir
+	root string
+	made bool // the root exists and is ours
+	open []openDir
+	file fileWriter
+	// What the umask and inherited lists leave of the two modes is seen on the first file of each, [executable].
+	modeKnown [2]bool
+	modeRight [2]bool
+}
+
+type openDir struct {
+	fd    int
+	name  string
+	cases caseNames
+}
+
+var _ nar.Handler = (*restorer)(nil)
+
+func (re *restorer) parse(r io.Reader, tee io.Writer) (int64, error) {
+	if tee == nil {
+		return 0, nar.Parse(r, re)
+	}
+	return nar.ParseTee(r, tee, re)
+}
+
+// parent is the directory in which the next node is made, and the name that it gets there.
+func (re *restorer) parent(name string) (int, string, error) {
+	if len(re.open) == 0 {
+		return re.top.fd, re.root, nil
+	}
+	dir := &re.open[len(re.open)-1]
+	if !re.opts.CaseHack {
+		return dir.fd, name, nil
+	}
+	name, err := dir.cases.rename(name)
+	return dir.fd, name, err
+}
+
+// Directory makes a directory that stays writable until its end.
+func (re *restorer) Directory(name string) error {
+	parent, name, err := re.parent(name)
+	if err != nil {
+		return err
+	}
+	if err := retry(func() error { return unix.Mkdirat(parent, name, 0o755) }); err != nil {
+		return re.wrap("creating directory", name, err)
+	}
+	re.made = true
+	fd, err := openat(parent, name, openDirFlags, 0)
+	if err != nil {
+		return re.wrap("opening directory", name, err)
+	}
+	re.open = append(re.open, openDir{fd: fd, name: name})
+	return nil
+}
+
+// EndDirectory gives the directory its metadata.
+func (re *restorer) EndDirectory() error {
+	last := len(re.open) - 1
+	dir := re.open[last]
+	err := retry(func() error { return unix.Fchmod(dir.fd, modeDir) })
+	if err == nil {
+		err = setTime(dir.fd)
+	}
+	if err == nil && re.opts.Sync {
+		err = retry(func() error { return unix.Fsync(dir.fd) })
+	}
+	re.open = re.open[:last]
+	if e := unix.Close(dir.fd); err == nil {
+		err = e
+	}
+	if err != nil {
+		return re.wrap("finishing directory", dir.name, err)
+	}
+	return nil
+}
+
+// Regular makes a file.
+func (re *restorer) Regular(name string, executable bool, size uint64, contents io.Reader) error {
+	fd, name, err := re.create(name, executable)
+	if err != nil {
+		return err
+	}
+	re.file = fileWriter{fd: fd}
+	_, err = contents.(io.WriterTo).WriteTo(&re.file)
+	if err == nil {
+		err = re.finish(fd, executable)
+	}
+	if e := unix.Close(fd); err == nil {
+		err = e
+	}
+	if err != nil {
+		return re.wrap("writing file", name, err)
+	}
+	return nil
+}
+
+func (re *restorer) plain(r io.Reader) (uint64, error) {
+	fd, name, err := re.create("", false)
+	if err != nil {
+		return 0, err
+	}
+	re.file = fileWriter{fd: fd}
+	size, err := io.Copy(&re.file, r)
+	if err == nil {
+		err = re.finish(fd, false)
+	}
+	if e := unix.Close(fd); err == nil {
+		err = e
+	}
+	if err != nil {
+		return 0, re.wrap("writing file", name, err)
+	}
+	return uint64(size), nil
+}
+
+func (re *restorer) create(name string, executable bool) (int, string, error) {
+	parent, name, err := re.parent(name)
+	if err != nil {
+		return -1, name, err
+	}
+	mode := uint32(modeFile)
+	if executable {
+		mode = modeExec
+	}
+	fd, err := openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return -1, name, re.wrap("creating file", name, err)
+	}
+	re.made = true
+	return fd, name, nil
+}
+
+// finish gives a written file its metadata: its mode is right since its creation, unless the umask is strange.
+func (re *restorer) finish(fd int, executable bool) error {
+	if err := re.file.end(); err != nil {
+		return err
+	}
+	if err := re.fixMode(fd, executable); err != nil {
+		return err
+	}
+	if err := setTime(fd); err != nil {
+		return err
+	}
+	if re.opts.Sync {
+		return retry(func() error { return unix.Fsync(fd) })
+	}
+	return nil
+}
+
+func (re *restorer) fixMode(fd int, executable bool) error {
+	which, mode := 0, uint32(modeFile)
+	if executable {
+		which, mode = 1, modeExec
+	}
+	if !re.modeKnown[which] {
+		var st unix.Stat_t
+		if err := fstat(fd, &st); err != nil {
+			return err
+		}
+		re.modeKnown[which] = true
+		re.modeRight[which] = uint32(st.Mode)&0o7777 == mode
+	}
+	if re.modeRight[which] {
+		return nil
+	}
+	return retry(func() error { return unix.Fchmod(fd, mode) })
+}
+
+// Symlink makes a link.
+func (re *restorer) Symlink(name, target string) error {
+	parent, name, err := re.parent(name)
+	if err != nil {
+		return err
+	}
+	if err := retry(func() error { return unix.Symlinkat(target, parent, name) }); err != nil {
+		return re.wrap("creating symlink", name, err)
+	}
+	re.made = true
+	if err := setTimeAt(parent, name); err != nil {
+		return re.wrap("changing modification time of", name, err)
+	}
+	return nil
+}
+
+func (re *restorer) closeAll() {
+	for _, dir := range re.open {
+		unix.Close(dir.fd)
+	}
+	re.open = nil
+}
+
+func (re *restorer) wrap(verb, name string, err error) error {
+	parts := []string{re.top.path}
+	for _, dir := range re.open {
+		parts = append(parts, dir.name)
+	}
+	return fmt.Errorf("%s \"%s\": %w", verb, strings.Join(append(parts, name), "/"), err)
+}

@@ -1,0 +1,113 @@
+package localstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"nixdaemon/localstore/internal/fstree"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
+)
+
+// OptimiseStats is what optimising gained.
+type OptimiseStats struct {
+	FilesLinked uint64
+	BytesFreed  uint64
+	// BlocksFreed are of 512 bytes each.
+	BlocksFreed uint64
+}
+
+// OptimiseProgress is called as a whole store is optimised: how many paths are done, and how many there are; and for
+// each file that was linked. It may be called from any goroutine. Nil functions are not called.
+type OptimiseProgress struct {
+	Paths  func(done, expected uint64)
+	Linked func(size, blocks uint64)
+	Log    activity.Sink
+}
+
+// Optimise gives files of a path the same inode as equal files of others.
+func (s *Store) Optimise(ctx context.Context, p storepath.Path) error {
+	h := s.acquire()
+	defer h.release()
+	return s.optimise(ctx, h, p, &AddOptions{})
+}
+
+func (s *Store) optimise(ctx context.Context, h *handle, p storepath.Path, o *AddOptions) error {
+	return s.optimiser(h, o.log(), fstree.OptimiseOptions{Repair: o.Repair}).Tree(ctx, p.Base())
+}
+
+func (s *Store) optimiser(h *handle, log activity.Sink, o fstree.OptimiseOptions) *fstree.Optimiser {
+	message := func(level activity.Level) func(string) {
+		return func(text string) { log.Message(level, text) }
+	}
+	o.Warn = func(text string) { log.Message(activity.Warn, "warning: "+text) }
+	o.Info, o.Talkative = message(activity.Info), message(activity.Talkative)
+	return fstree.NewOptimiser(h.root, h.links, o)
+}
+
+// OptimiseAll optimises every valid path, several at a time. Paths that are deleted meanwhile are left out.
+func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (OptimiseStats, error) {
+	h := s.acquire()
+	defer h.release()
+	if progress.Log == nil {
+		progress.Log = activity.Discard{}
+	}
+	if progress.Paths == nil {
+		progress.Paths = func(_, _ uint64) {}
+	}
+	var files, bytes, blocks, done atomic.Uint64
+	opt := s.optimiser(h, progress.Log, fstree.OptimiseOptions{Linked: func(size, count uint64) {
+		files.Add(1)
+		bytes.Add(size)
+		blocks.Add(count)
+		if progress.Linked != nil {
+			progress.Linked(size, count)
+		}
+	}})
+	paths, err := s.AllValidPaths(ctx)
+	if err != nil {
+		return OptimiseStats{}, err
+	}
+	inodes, err := opt.Load()
+	if err != nil {
+		return OptimiseStats{}, err
+	}
+	progress.Log.Message(activity.Talkative, fmt.Sprintf("loaded %d hash inodes", inodes))
+	progress.Paths(0, uint64(len(paths)))
+	err = s.eachValid(ctx, h, paths, func(ctx context.Context, p storepath.Path) error {
+		err := opt.Tree(ctx, p.Base())
+		progress.Paths(done.Add(1), uint64(len(paths)))
+		return err
+	})
+	return OptimiseStats{files.Load(), bytes.Load(), blocks.Load()}, err
+}
+
+// eachValid runs f for the paths, several at a time, each a temporary root meanwhile. Those that are not valid any
+// more are left out.
+func (s *Store) eachValid(ctx context.Context, h *handle, paths []storepath.Path, f func(context.Context, storepath.Path) error) (err error) {
+	roots := s.NewTempRoots()
+	defer func() { err = errors.Join(err, roots.Close()) }()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, p := range paths {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			if err := roots.Add(ctx, p); err != nil {
+				return err
+			}
+			valid, err := s.isValid(ctx, h, p)
+			if err != nil || !valid {
+				return err
+			}
+			return f(ctx, p)
+		})
+	}
+	return group.Wait()
+}
