@@ -1,0 +1,65 @@
+package build
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/localstore"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/sandbox"
+	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/worker/settings"
+)
+
+// Options join a [Scheduler] to the rest.
+type Options struct {
+	Store *localstore.Store
+	// Launcher starts the builders. Its owner closes it after the scheduler.
+	Launcher Launcher
+	// Users are who builders run as; nil means the daemon's own user.
+	Users *buildusers.Pool
+	// Substituter gets paths from elsewhere; nil means that everything is built.
+	Substituter Substituter
+	// IDs numbers activities; the daemon has one for all that it tells clients.
+	IDs *activity.IDs
+	// MaxTotalJobs is how many builds run at once for all clients together; at least 1.
+	MaxTotalJobs int
+	// BuiltinCommand gives the program that carries out a builtin builder ("fetchurl"), with its arguments; nil for an
+	// unknown one. It is run as any builder is, in the build directory, and finds there the file [BuiltinFile].
+	// A nil function knows no builtin.
+	BuiltinCommand func(name string) []string
+	// Getenv is the daemon's environment, for impureEnvVars; nil means an empty one.
+	Getenv func(name string) string
+	// Features are the daemon's own experimental features, for questions that no client's settings belong to.
+	Features settings.FeatureSet
+	// Log is the daemon's own log.
+	Log zerolog.Logger
+}
+
+// Launcher starts builders; *sandbox.Launcher is one.
+type Launcher interface {
+	Start(ctx context.Context, spec sandbox.Spec) (*sandbox.Process, error)
+}
+
+var _ Launcher = (*sandbox.Launcher)(nil)
+
+// New makes a scheduler. Close it.
+func New(o Options) *Scheduler {
+	b := &builder{o: o, store: o.Store, dir: o.Store.Dir()}
+	b.dirs.Store(rand.Uint32())
+	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
+	s.features = o.Features
+	return s
+}
+
+// builder carries out jobs.
+type builder struct {
+	o     Options
+	store *localstore.Store
+	dir   storepath.Dir
+	dirs  atomic.Uint32 // numbers build directories
+}

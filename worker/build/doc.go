@@ -1,0 +1,35 @@
+// Package build makes store paths exist: it is the one scheduler of the machine's builds and substitutions.
+//
+// A [Scheduler] serves all connections. Each request ([Scheduler.BuildPaths] and its like) runs a graph of goals on the
+// goroutine of its caller: an output is wanted, hence its derivation, hence the derivation's inputs. A goal waits for a
+// count of other goals, and the end of one wakes only those that wait for it, so the work is linear in the graph. Goals
+// belong to their request: what one client asks for, gives up or configures is nothing to another.
+//
+// What is shared is the job: one derivation being built, or queued to be. A job is keyed by what it makes and by the
+// settings that change the outcome. Requests subscribe to it; who joins late is told again what the builder said so far.
+// Jobs wait for a slot without a goroutine and run on one goroutine each. A job ends early when nobody subscribes to
+// it any more: the builder's whole process tree dies.
+//
+// # Slots
+//
+// A client has at most its own max-jobs builds running, all clients together at most [Options].MaxTotalJobs. A free
+// slot goes to the users in turn, within a user to the clients in turn, within a client to who came first.
+//
+// # One build
+//
+// A job passes through steps, each a function of its own: inputs, output locks (shared with foreign processes), a
+// second look whether the outputs exist, build user, build directory, scratch paths, environment, the builder itself
+// (package sandbox), and the registration of what it made: ownership, metadata, references, content addresses, checks,
+// one transaction.
+//
+// # Texts
+//
+// Failures carry upstream's texts (release 2.34.8). Upstream highlights arguments with escape sequences, on the wire
+// too; a [Text] knows which parts those are, prints without them as an error, and with them for a client
+// ([Text.Coloured]).
+//
+// # Lock order
+//
+// Scheduler.mu, then the mutex of a job's feed or of a request's inbox. No lock is held while a store, a process or a
+// client is waited for.
+package build

@@ -1,0 +1,358 @@
+package build
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/sandbox"
+	"nixdaemon/worker/settings"
+)
+
+// BuiltinFile is the file in the build directory that tells a builtin builder what to do: a [BuiltinJob] as JSON,
+// readable by the builder alone.
+const BuiltinFile = ".builtin.json"
+
+// BuiltinJob is what a builtin builder needs to know.
+type BuiltinJob struct {
+	// Name is the builder's, without "builtin:".
+	Name string `json:"name"`
+	// Env is the derivation's own environment; Outputs are the paths to make. Placeholders are replaced.
+	Env             map[string]string `json:"env"`
+	StructuredAttrs *string           `json:"structuredAttrs,omitempty"`
+	Outputs         map[string]string `json:"outputs"`
+	// Fixed is set for fixed outputs: method prefix and algorithm ("r:sha256") and base-16 digest. Impure marks
+	// impure derivations.
+	FixedAlgo string `json:"fixedAlgo,omitempty"`
+	FixedHash string `json:"fixedHash,omitempty"`
+	Impure    bool   `json:"impure,omitempty"`
+	// BuildDir is the working directory.
+	BuildDir string `json:"buildDir"`
+	StoreDir string `json:"storeDir"`
+	// HashedMirrors, Netrc (contents) and CABundle (contents) are for builtin:fetchurl.
+	HashedMirrors []string `json:"hashedMirrors,omitempty"`
+	Netrc         string   `json:"netrc,omitempty"`
+	CABundle      string   `json:"caBundle,omitempty"`
+}
+
+// prepare writes the builder's files and says how it is started.
+func (a *attempt) prepare() (*sandbox.Spec, error) {
+	env, err := a.environment()
+	if err != nil {
+		return nil, err
+	}
+	for name, contents := range env.files {
+		if err := a.writeFile(name, rewriteString(contents, a.rewrites)); err != nil {
+			return nil, err
+		}
+	}
+	if err := unix.Access(homeDir, unix.F_OK); err == nil {
+		return nil, errorf("home directory %s exists; please remove it to assure purity of builds without sandboxing", quotedPath(homeDir))
+	}
+	spec := &sandbox.Spec{
+		Path: a.drv.Builder, Args: []string{path.Base(a.drv.Builder)}, Env: env.strings(a.rewrites), Dir: a.tmp.path,
+		User: a.sandboxUser(), AllowNewPrivileges: a.set.AllowNewPrivileges, FilterSyscalls: a.set.FilterSyscalls,
+		Personality: a.personality(),
+	}
+	for _, arg := range a.drv.Args {
+		spec.Args = append(spec.Args, rewriteString(arg, a.rewrites))
+	}
+	a.announce()
+	return spec, a.prepareBuiltin(spec)
+}
+
+// announce logs what is about to be executed, for those who want to know that much.
+func (a *attempt) announce() {
+	if a.set.Verbosity < settings.LevelChatty {
+		return
+	}
+	feed := &a.j.feed
+	feed.Message(activity.Chatty, "executing builder '"+a.drv.Builder+"'")
+	feed.Message(activity.Chatty, "using builder args '"+strings.Join(a.drv.Args, " ")+"'")
+	if a.set.Verbosity < settings.LevelVomit {
+		return
+	}
+	for name, value := range a.drv.Env {
+		feed.Message(activity.Vomit, "setting builder env variable '"+name+"'='"+value+"'")
+	}
+}
+
+// personality makes 32-bit builders see a 32-bit machine (linux/build/linux-derivation-builder.cc).
+func (a *attempt) personality() sandbox.Personality {
+	p := sandbox.Personality{UNAME26: a.set.ImpersonateLinux26}
+	switch a.drv.Platform {
+	case "i686-linux":
+		p.Linux32 = a.set.System == "x86_64-linux"
+	case "armv5tel-linux", "armv6l-linux", "armv7l-linux":
+		p.Linux32 = true
+	}
+	return p
+}
+
+// prepareBuiltin puts the program that carries out a builtin builder in its place.
+func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
+	name, ok := strings.CutPrefix(a.drv.Builder, "builtin:")
+	if !ok {
+		return nil
+	}
+	var argv []string
+	if a.o.BuiltinCommand != nil {
+		argv = a.o.BuiltinCommand(name)
+	}
+	if len(argv) == 0 {
+		// As for any builder that cannot be executed, the log says why.
+		spec.Path = ""
+		return nil
+	}
+	spec.Path, spec.Args = argv[0], argv
+	job := BuiltinJob{Name: name, Env: make(map[string]string, len(a.drv.Env)), Outputs: make(map[string]string, len(a.outputs)),
+		StructuredAttrs: a.drv.StructuredAttrs, Impure: a.kind.IsImpure, BuildDir: a.tmp.path, StoreDir: string(a.dir)}
+	for k, v := range a.drv.Env {
+		job.Env[k] = rewriteString(v, a.rewrites)
+	}
+	for k, o := range a.outputs {
+		job.Outputs[k] = a.dir.Print(o.scratch)
+		if out := a.drv.Outputs[k]; out.Kind == derivation.FixedCA {
+			job.FixedAlgo = out.CA.Method.Prefix() + out.CA.Hash.Algo().String()
+			job.FixedHash = out.CA.Hash.Base16()
+		}
+	}
+	if name == "fetchurl" {
+		job.HashedMirrors = a.set.HashedMirrors
+		// Neither file has to exist.
+		if text, err := os.ReadFile(a.set.NetrcFile); err == nil {
+			job.Netrc = string(text)
+		}
+		if text, err := os.ReadFile(a.set.SSLCertFile); err == nil && a.set.SSLCertFile != "" {
+			job.CABundle = string(text)
+		}
+	}
+	text, err := json.Marshal(job)
+	if err != nil {
+		return err
+	}
+	return a.writeFile(BuiltinFile, string(text))
+}
+
+// limits notes why a builder had to be killed.
+type limits struct {
+	timedOut atomic.Int64 // after so many seconds, 0 for not
+	tooLong  bool
+}
+
+// execute runs the builder. Its failure is the error; a.out has the times.
+func (a *attempt) execute(spec *sandbox.Spec) error {
+	logFile, err := a.openLog()
+	if err != nil {
+		return err
+	}
+	a.out.startTime = a.now()
+	a.begin()
+	lines := &logLines{sink: &a.j.feed, id: a.activity,
+		messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
+	var l limits
+	res, err := a.runProcess(spec, io.MultiWriter(lines, logFile), &l)
+	lines.end()
+	if logErr := logFile.Close(); logErr != nil {
+		a.complain("write build log", logErr)
+	}
+	a.out.timesBuilt++
+	a.out.stopTime = a.now()
+	if err != nil {
+		return err
+	}
+	user, system := res.CPUUser.Microseconds(), res.CPUSystem.Microseconds()
+	a.out.cpuUser, a.out.cpuSystem = &user, &system
+	return a.verdict(res, &l)
+}
+
+func (a *attempt) openLog() (io.WriteCloser, error) {
+	if !a.set.KeepBuildLog {
+		return nopCloser{io.Discard}, nil
+	}
+	return a.store.CreateBuildLog(a.j.drvPath, a.set.CompressBuildLog)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// begin tells everybody that the build has begun.
+func (a *attempt) begin() {
+	what := "building '%s'"
+	switch a.j.mode {
+	case derivation.BuildRepair:
+		what = "repairing outputs of '%s'"
+	case derivation.BuildCheck:
+		what = "checking outputs of '%s'"
+	}
+	drv := a.dir.Print(a.j.drvPath)
+	a.activity = a.s.ids.Next()
+	a.j.feed.Start(a.activity, activity.Info, activity.Build, strings.Replace(what, "%s", drv, 1),
+		[]activity.Field{activity.Text(drv), activity.Text(""), activity.Number(1), activity.Number(1)}, 0)
+}
+
+// runProcess starts the builder and passes its output on until there is no more, then ends what is left of it.
+func (a *attempt) runProcess(spec *sandbox.Spec, log io.Writer, l *limits) (sandbox.Result, error) {
+	p, err := a.start(spec)
+	if err != nil {
+		if text := executionError(a.drv.Builder, spec, err); text != "" {
+			_, err = io.WriteString(log, text)
+			return sandbox.Result{ExitCode: 1}, err
+		}
+		return sandbox.Result{}, err
+	}
+	stop := a.watch(p, l)
+	readErr := a.passOn(p, log, l)
+	stop()
+	// A builder may have closed its output and gone on; then it is killed.
+	killErr := p.Kill()
+	res, err := p.Wait()
+	return res, errors.Join(err, killErr, readErr)
+}
+
+func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {
+	if !path.IsAbs(spec.Path) {
+		return nil, syscall.ENOENT
+	}
+	return a.o.Launcher.Start(a.ctx, *spec)
+}
+
+// executionError is what appears in the log when the builder cannot be executed: to the build that is as if the
+// builder had failed. It is empty for other errors.
+func executionError(builder string, spec *sandbox.Spec, err error) string {
+	if name, ok := strings.CutPrefix(builder, "builtin:"); ok {
+		if spec.Path != "" {
+			return ""
+		}
+		return textf("unsupported builtin builder '%s'", name).Coloured() + "\n"
+	}
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok || !strings.HasPrefix(err.Error(), "start builder") && err != syscall.ENOENT {
+		return ""
+	}
+	return textf("executing '%s': %s", builder, plain(errnoText(errno))).Coloured()
+}
+
+// errnoText is the C library's text of an error number.
+func errnoText(errno syscall.Errno) string {
+	switch errno {
+	case syscall.ENOENT:
+		return "No such file or directory"
+	case syscall.EACCES:
+		return "Permission denied"
+	case syscall.ENOEXEC:
+		return "Exec format error"
+	case syscall.ENOTDIR:
+		return "Not a directory"
+	case syscall.ELOOP:
+		return "Too many levels of symbolic links"
+	case syscall.E2BIG:
+		return "Argument list too long"
+	case syscall.EISDIR:
+		return "Is a directory"
+	case syscall.ENAMETOOLONG:
+		return "File name too long"
+	}
+	text := errno.Error()
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+// watch kills the builder when its time is over. The returned function ends the watch.
+func (a *attempt) watch(p *sandbox.Process, l *limits) (stop func()) {
+	if a.set.Timeout <= 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(a.set.Timeout.Duration(), func() {
+		l.timedOut.CompareAndSwap(0, int64(a.set.Timeout))
+		p.Kill()
+	})
+	return func() { timer.Stop() }
+}
+
+// passOn reads the builder's output to its end.
+func (a *attempt) passOn(p *sandbox.Process, log io.Writer, l *limits) error {
+	var silence *time.Timer
+	if a.set.MaxSilentTime > 0 {
+		silence = time.AfterFunc(a.set.MaxSilentTime.Duration(), func() {
+			l.timedOut.CompareAndSwap(0, int64(a.set.MaxSilentTime))
+			p.Kill()
+		})
+		defer silence.Stop()
+	}
+	output := p.Output()
+	buf := make([]byte, 8<<10)
+	var size uint64
+	var writeErr error
+	for {
+		n, err := output.Read(buf)
+		if n > 0 {
+			if silence != nil {
+				silence.Reset(a.set.MaxSilentTime.Duration())
+			}
+			size += uint64(n)
+			if a.set.MaxBuildLogSize > 0 && size > a.set.MaxBuildLogSize && !l.tooLong {
+				l.tooLong = true
+				p.Kill()
+			}
+			if !l.tooLong && writeErr == nil {
+				_, writeErr = log.Write(buf[:n])
+			}
+		}
+		if err == io.EOF {
+			return writeErr
+		}
+		if err != nil {
+			return errors.Join(writeErr, fmt.Errorf("read output of builder: %w", err))
+		}
+	}
+}
+
+// verdict tells whether the builder has succeeded.
+func (a *attempt) verdict(res sandbox.Result, l *limits) error {
+	switch seconds := l.timedOut.Load(); {
+	case a.ctx.Err() != nil:
+		return a.ctx.Err()
+	case l.tooLong:
+		return failuref(derivation.StatusLogLimitExceeded, "%s killed after writing more than %s bytes of log output",
+			"building derivation '"+a.dir.Print(a.j.drvPath)+"'", a.set.MaxBuildLogSize)
+	case seconds > 0:
+		return failuref(derivation.StatusTimedOut, "timed out after %s seconds", seconds)
+	case res.ExitCode == 0:
+		return nil
+	}
+	status := derivation.StatusPermanentFailure
+	failure := &builderFailure{reason: statusText(res)}
+	full := a.diskFull()
+	if full {
+		failure.after = "\nnote: build failure may have been caused by lack of free disk space"
+	}
+	if full || !a.kind.IsSandboxed {
+		status = derivation.StatusTransientFailure
+	}
+	a.out.builder = failure
+	return &Failure{Status: status, Msg: textf("builder for '%s' %s", a.dir.Print(a.j.drvPath), failure.reason)}
+}
+
+// diskFull guesses whether lack of space may have made a build fail.
+func (a *attempt) diskFull() bool {
+	const required = 8 << 20
+	for _, dir := range []string{a.store.RealDir(), a.tmp.path} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err == nil && uint64(st.Bavail)*uint64(st.Bsize) < required {
+			return true
+		}
+	}
+	return false
+}

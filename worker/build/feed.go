@@ -1,0 +1,179 @@
+package build
+
+import (
+	"slices"
+	"sync"
+
+	"nixdaemon/protocol/activity"
+)
+
+// replayBytes bounds what a feed keeps of its past for those who join late and for the tail of a failure's text.
+const replayBytes = 256 << 10
+
+// feed passes what one job tells to all who subscribe to it, and keeps the recent past.
+// It is itself a Sink. Once closed it drops everything.
+type feed struct {
+	mu     sync.Mutex
+	sinks  []activity.Sink
+	closed bool
+	live   []started // activities that have not stopped, in order
+	past   []event   // recent results and messages, oldest first
+	size   int       // bytes in past
+}
+
+type started struct {
+	id     activity.ID
+	level  activity.Level
+	kind   activity.Type
+	text   string
+	fields []activity.Field
+	parent activity.ID
+}
+
+// event is a message (id 0) or a result.
+type event struct {
+	id     activity.ID
+	level  activity.Level
+	text   string
+	kind   activity.ResultType
+	fields []activity.Field
+}
+
+var _ activity.Sink = (*feed)(nil)
+
+// join adds a subscriber and tells it what has happened.
+func (f *feed) join(sink activity.Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.sinks = append(f.sinks, sink)
+	for _, a := range f.live {
+		sink.Start(a.id, a.level, a.kind, a.text, a.fields, a.parent)
+	}
+	for _, e := range f.past {
+		if e.id == 0 {
+			sink.Message(e.level, e.text)
+		} else if f.isLive(e.id) {
+			sink.Result(e.id, e.kind, e.fields)
+		}
+	}
+}
+
+// leave removes a subscriber; for it, everything stops.
+func (f *feed) leave(sink activity.Sink) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.Index(f.sinks, sink)
+	if i < 0 {
+		return
+	}
+	f.sinks = slices.Delete(f.sinks, i, i+1)
+	for _, a := range slices.Backward(f.live) {
+		sink.Stop(a.id)
+	}
+}
+
+// close stops what still runs and forgets the subscribers; the past stays for [feed.tail].
+func (f *feed) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range slices.Backward(f.live) {
+		for _, s := range f.sinks {
+			s.Stop(a.id)
+		}
+	}
+	f.sinks, f.live, f.closed = nil, nil, true
+}
+
+// Message passes a message on.
+func (f *feed) Message(level activity.Level, text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sinks {
+		s.Message(level, text)
+	}
+	f.remember(event{level: level, text: text}, len(text))
+}
+
+// Start passes the start of an activity on.
+func (f *feed) Start(id activity.ID, level activity.Level, kind activity.Type, text string, fields []activity.Field, parent activity.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sinks {
+		s.Start(id, level, kind, text, fields, parent)
+	}
+	if !f.closed {
+		f.live = append(f.live, started{id, level, kind, text, fields, parent})
+	}
+}
+
+// Stop passes the end of an activity on.
+func (f *feed) Stop(id activity.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.live, func(a started) bool { return a.id == id })
+	if i < 0 {
+		return
+	}
+	f.live = slices.Delete(f.live, i, i+1)
+	for _, s := range f.sinks {
+		s.Stop(id)
+	}
+}
+
+// Result passes a result on.
+func (f *feed) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.sinks {
+		s.Result(id, kind, fields)
+	}
+	if kind == activity.BuildLogLine || kind == activity.SetPhase {
+		f.remember(event{id: id, kind: kind, fields: fields}, len(fields[0].Text))
+	}
+}
+
+// remember keeps an event and drops the oldest ones beyond the bound.
+func (f *feed) remember(e event, size int) {
+	const overhead = 64
+	f.past = append(f.past, e)
+	f.size += size + overhead
+	drop := 0
+	for f.size > replayBytes && drop < len(f.past)-1 {
+		f.size -= f.past[drop].bytes() + overhead
+		drop++
+	}
+	if drop > 0 {
+		f.past = slices.Delete(f.past, 0, drop)
+	}
+}
+
+func (e *event) bytes() int {
+	if e.id == 0 {
+		return len(e.text)
+	}
+	return len(e.fields[0].Text)
+}
+
+func (f *feed) isLive(id activity.ID) bool {
+	return slices.ContainsFunc(f.live, func(a started) bool { return a.id == id })
+}
+
+// tail is the last lines of the builder's log, at most n of them.
+func (f *feed) tail(n uint64) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var lines []string
+	for _, e := range slices.Backward(f.past) {
+		if uint64(len(lines)) >= n {
+			break
+		}
+		if e.kind == activity.BuildLogLine {
+			lines = append(lines, e.fields[0].Text)
+		}
+	}
+	slices.Reverse(lines)
+	return lines
+}

@@ -1,0 +1,112 @@
+package build
+
+import (
+	"context"
+	"time"
+
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/settings"
+)
+
+// jobKey says what a job makes and how; requests with equal keys share it.
+type jobKey struct {
+	drv  storepath.Path
+	mode derivation.BuildMode
+	// text is the hash of a derivation that came with the request instead of from the store.
+	text nixhash.Hash
+	// settings is the outcome-changing part of the settings, see outcomeSettings.
+	settings string
+}
+
+type jobState uint8
+
+const (
+	jobQueued  jobState = iota // in its subscribers' queues, for its first or another slot
+	jobRunning                 // holds a slot
+	jobWaiting                 // runs, but without a slot, since it waits for somebody else
+	jobDone                    // has ended, or was given up
+)
+
+// job is one derivation being built, or queued to be.
+type job struct {
+	key      jobKey
+	drvPath  storepath.Path
+	drv      *derivation.Derivation
+	mode     derivation.BuildMode
+	settings *settings.Settings
+	options  *derivation.Options
+	feed     feed
+
+	// ctx ends when nobody wants the job any more.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Guarded by Scheduler.mu.
+	subs    []*subscription
+	state   jobState
+	since   time.Time // of the state
+	reason  string    // of jobWaiting
+	charged *clientSlots
+	resume  chan struct{} // closed to give a slot to a job that already has a goroutine
+}
+
+func (j *job) waitsForSlot() bool { return j.state == jobQueued }
+
+func (j *job) setState(state jobState) { j.state, j.since, j.reason = state, time.Now(), "" }
+
+// inMemory tells whether the derivation came with the request.
+func (j *job) inMemory() bool { return !j.key.text.IsZero() }
+
+// subscription is one request's interest in a job.
+type subscription struct {
+	job  *job
+	req  *request
+	goal *drvGoal
+	slot *clientSlots
+}
+
+// outcome is how a job ended: with err if it says nothing about the derivation, with failure if the build did not
+// succeed, else with outputs.
+type outcome struct {
+	err     error
+	failure *Failure
+	// builder is set with failure when it was the builder that failed: the text then gets the end of the log, as much
+	// as each subscriber wants.
+	builder *builderFailure
+
+	status  derivation.BuildStatus
+	outputs map[string]storepath.Path
+
+	timesBuilt          uint64
+	startTime, stopTime int64
+	cpuUser, cpuSystem  *int64 // microseconds
+}
+
+func failed(err error) outcome {
+	if f, ok := err.(*Failure); ok {
+		return outcome{failure: f}
+	}
+	return outcome{err: err}
+}
+
+// builderFailure is what a builder's exit says.
+type builderFailure struct {
+	reason string // "failed with exit code 1"
+	after  string // for the end of the text
+}
+
+// text is the failure's text with the last lines of the log (derivation-building-goal.cc,
+// fixupBuilderFailureErrorMessage).
+func (b *builderFailure) text(dir storepath.Dir, drvPath storepath.Path, drv *derivation.BasicDerivation, tail []string, nixLog string) Text {
+	t := textf("Cannot build '%s'.\nReason: %s.", dir.Print(drvPath), red("builder "+b.reason)).and(knownOutputsText(dir, drv))
+	if len(tail) > 0 {
+		t = t.and(textf("\nLast %s log lines:\n", plain(itoa(len(tail)))))
+		for _, line := range tail {
+			t = t.and(textf("> %s\n", plain(line)))
+		}
+		t = t.and(textf("For full logs, run:\n  %s", bold(nixLog+" "+dir.Print(drvPath))))
+	}
+	return t.and(textf("%s", plain(b.after)))
+}

@@ -1,0 +1,208 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
+)
+
+// request is one client's wish with all its goals. It lives on its caller's goroutine; only the inbox is shared.
+type request struct {
+	s    *Scheduler
+	ctx  context.Context // of the call that the request is; it goes no further
+	sess *session.Session
+	dir  storepath.Dir
+	log  *clientLog
+
+	goals map[string]*goal
+	awake []*goal
+	open  int // goals that the request is about and that have not ended; 0 once it is over
+	subs  map[*subscription]struct{}
+	roots []storepath.Path // to be made temporary roots before the next goals wake
+
+	inMemory        *derivation.Derivation          // came with the request instead of from the store; may be nil
+	unstored        map[*derivation.Derivation]bool // resolved derivations, which are written when they are built
+	good            map[storepath.Path]bool         // see contentsGood
+	closing         []activity.ID                   // activities that last as long as the request
+	outcomeSettings string
+	flags           exitFlags
+	progress        progress
+	fetching        fetching
+	err             error // ends the request
+
+	inbox inbox
+}
+
+// clientLog is a client's log, as something that can be told from others.
+type clientLog struct{ activity.Sink }
+
+// notice is what a request learns from other goroutines.
+type notice struct {
+	goal             *drvGoal
+	started, stopped bool          // the job got, or gave back, a slot
+	sub              *subscription // with out: the job has ended
+	out              *outcome
+	then             func() // of a fetch: what to do with its result
+}
+
+// inbox collects notices.
+type inbox struct {
+	mu     sync.Mutex
+	queue  []notice
+	signal chan struct{} // holds one token when the queue is not empty; never closed
+}
+
+func (b *inbox) post(n notice) {
+	b.mu.Lock()
+	b.queue = append(b.queue, n)
+	b.mu.Unlock()
+	select {
+	case b.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (b *inbox) take() []notice {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := b.queue
+	b.queue = nil
+	return all
+}
+
+func (s *Scheduler) newRequest(ctx context.Context, sess *session.Session) (*request, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	r := &request{
+		s: s, ctx: ctx, sess: sess, dir: s.store.Dir(), log: &clientLog{sess.Log},
+		goals:           make(map[string]*goal),
+		subs:            make(map[*subscription]struct{}),
+		unstored:        make(map[*derivation.Derivation]bool),
+		outcomeSettings: outcomeSettings(sess.Settings),
+		inbox:           inbox{signal: make(chan struct{}, 1)},
+	}
+	r.progress.begin(s.ids, r.log)
+	return r, nil
+}
+
+// end lets go of everything. It must be called once.
+func (r *request) end() {
+	for sub := range r.subs {
+		r.s.unsubscribe(sub)
+	}
+	r.subs = nil
+	r.fetching.end()
+	for _, id := range r.closing {
+		r.log.Stop(id)
+	}
+	r.progress.end(r.log)
+	r.s.work.Done()
+}
+
+// loop works until no top goal is left. The error is one that ends the request as a whole; failures of builds are in
+// the goals.
+func (r *request) loop(tops []*goal) error {
+	for _, g := range tops {
+		if !g.top { // the same thing may be asked for twice
+			g.top = true
+			r.open++
+		}
+	}
+	for {
+		if err := r.workAll(); err != nil {
+			return err
+		}
+		r.progress.show(r.log)
+		if r.open == 0 {
+			return nil
+		}
+		if len(r.subs) == 0 && r.fetching.running == 0 {
+			return errStuck
+		}
+		select {
+		case <-r.ctx.Done():
+			return context.Cause(r.ctx)
+		case <-r.s.base.Done():
+			return ErrClosed
+		case <-r.inbox.signal:
+		}
+		for _, n := range r.inbox.take() {
+			r.learn(n)
+		}
+	}
+}
+
+func compareGoals(a, b *goal) int { return strings.Compare(a.key, b.key) }
+
+// workAll wakes the goals that can go on, in the order of their keys, until none can.
+func (r *request) workAll() error {
+	for len(r.awake) > 0 && r.open > 0 {
+		wave := r.awake
+		r.awake = nil
+		if len(wave) > 1 {
+			slices.SortFunc(wave, compareGoals)
+		}
+		if err := r.flushRoots(); err != nil {
+			return err
+		}
+		for i, g := range wave {
+			if r.open == 0 {
+				break
+			}
+			if i%64 == 63 && r.ctx.Err() != nil {
+				return context.Cause(r.ctx)
+			}
+			g.awake = false
+			g.step()
+			if r.err != nil {
+				return r.err
+			}
+		}
+	}
+	return r.err
+}
+
+func (r *request) flushRoots() error {
+	if len(r.roots) == 0 {
+		return nil
+	}
+	err := r.sess.Roots.Add(r.ctx, r.roots...)
+	r.roots = r.roots[:0]
+	return err
+}
+
+func (r *request) learn(n notice) {
+	switch {
+	case n.then != nil:
+		n.then()
+	case n.out != nil:
+		delete(r.subs, n.sub)
+		n.goal.jobDone(n.sub.job, n.out)
+	case n.started:
+		n.goal.setRunning(true)
+	case n.stopped:
+		n.goal.setRunning(false)
+	}
+}
+
+// fail ends the request with an error.
+func (r *request) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// logFailure shows a failure to the client as an error.
+func (r *request) logFailure(f *Failure) {
+	r.log.Message(activity.Error, errorLog(f.Coloured()))
+}
+
+var errStuck = errors.New("build: goals wait for each other")

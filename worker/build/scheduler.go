@@ -1,0 +1,220 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/worker/settings"
+)
+
+// ErrClosed is returned by requests after [Scheduler.Close].
+var ErrClosed = errors.New("scheduler is closed")
+
+// Scheduler builds for all connections. Its methods may be called from any goroutine.
+type Scheduler struct {
+	store    Store
+	subst    Substituter // may be nil
+	memo     *derivation.Memo
+	features settings.FeatureSet // the daemon's own
+	ids      *activity.IDs
+	log      zerolog.Logger
+	run      func(*Scheduler, *job) outcome
+
+	// base is the parent of the jobs' contexts; it outlives the request that happened to start a job.
+	base   context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup // jobs that run, and requests
+
+	mu     sync.Mutex
+	closed bool
+	jobs   map[jobKey]*job
+	slots  slots
+}
+
+func newScheduler(store Store, subst Substituter, ids *activity.IDs, log zerolog.Logger, total int, run func(*Scheduler, *job) outcome) *Scheduler {
+	base, cancel := context.WithCancel(context.Background())
+	return &Scheduler{
+		store: store, subst: subst, ids: ids, log: log, run: run, memo: derivation.NewMemo(memoSize),
+		base: base, cancel: cancel,
+		jobs:  make(map[jobKey]*job),
+		slots: slots{total: total},
+	}
+}
+
+// Close refuses new requests, waits until those there are have ended, or until ctx has: then everything that still
+// runs is killed, and waited for.
+func (s *Scheduler) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, s.cancel)
+	defer stop()
+	s.work.Wait()
+	s.cancel()
+	return nil
+}
+
+// enter counts a request in.
+func (s *Scheduler) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.work.Add(1)
+	return nil
+}
+
+// subscribe makes the request wait for the job with the key of template, which becomes that job if there is none.
+func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscription {
+	s.mu.Lock()
+	j := s.jobs[template.key]
+	if j == nil {
+		j = template
+		j.ctx, j.cancel = context.WithCancel(s.base)
+		j.setState(jobQueued)
+		s.jobs[j.key] = j
+	}
+	slot := s.slots.client(r.sess.User, r.sess.Client, clampInt(r.sess.Settings.MaxJobs))
+	sub := &subscription{job: j, req: r, goal: g, slot: slot}
+	j.subs = append(j.subs, sub)
+	if j.state == jobQueued {
+		slot.push(j)
+		s.dispatchLocked()
+	} else if j.state == jobRunning {
+		r.inbox.post(notice{goal: g, started: true})
+	}
+	s.mu.Unlock()
+	j.feed.join(r.log)
+	return sub
+}
+
+// unsubscribe ends a request's interest. A job that nobody else wants ends.
+func (s *Scheduler) unsubscribe(sub *subscription) {
+	j := sub.job
+	s.mu.Lock()
+	i := slices.Index(j.subs, sub)
+	if i >= 0 {
+		j.subs = slices.Delete(j.subs, i, i+1)
+		s.slots.release(sub.slot)
+		if len(j.subs) == 0 {
+			s.abandonLocked(j)
+		}
+	}
+	s.mu.Unlock()
+	if i >= 0 {
+		j.feed.leave(sub.req.log)
+	}
+}
+
+func (s *Scheduler) abandonLocked(j *job) {
+	if s.jobs[j.key] == j {
+		delete(s.jobs, j.key)
+	}
+	if j.state == jobQueued && j.resume == nil {
+		j.setState(jobDone)
+	}
+	j.cancel()
+}
+
+// dispatchLocked hands out the slots that are free.
+func (s *Scheduler) dispatchLocked() {
+	for j := s.slots.next(); j != nil; j = s.slots.next() {
+		j.setState(jobRunning)
+		for _, sub := range j.subs {
+			sub.req.inbox.post(notice{goal: sub.goal, started: true})
+		}
+		if j.resume != nil {
+			close(j.resume)
+			j.resume = nil
+			continue
+		}
+		s.work.Go(func() { s.perform(j) })
+	}
+}
+
+func (s *Scheduler) perform(j *job) {
+	out := s.guarded(j)
+	j.feed.close()
+	s.mu.Lock()
+	j.setState(jobDone)
+	if s.jobs[j.key] == j {
+		delete(s.jobs, j.key)
+	}
+	subs := j.subs
+	j.subs = nil
+	for _, sub := range subs {
+		s.slots.release(sub.slot)
+	}
+	if j.charged != nil {
+		s.slots.done(j)
+	}
+	s.dispatchLocked()
+	s.mu.Unlock()
+	j.cancel()
+	for _, sub := range subs {
+		sub.req.inbox.post(notice{goal: sub.goal, sub: sub, out: &out})
+	}
+}
+
+// guarded turns a panic into an error of those who wait for the job.
+func (s *Scheduler) guarded(j *job) (out outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error().Str("derivation", j.drvPath.Base()).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("panic in a build")
+			out = outcome{err: fmt.Errorf("build '%s': internal error", s.store.Dir().Print(j.drvPath))}
+		}
+	}()
+	return s.run(s, j)
+}
+
+// giveSlotBack lets others build while the job waits for something that may take long.
+func (s *Scheduler) giveSlotBack(j *job, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slots.done(j)
+	j.setState(jobWaiting)
+	j.reason = reason
+	for _, sub := range j.subs {
+		sub.req.inbox.post(notice{goal: sub.goal, stopped: true})
+	}
+	s.dispatchLocked()
+}
+
+// takeSlot waits for a slot again after giveSlotBack, ahead of what its clients have queued since.
+func (s *Scheduler) takeSlot(j *job) error {
+	s.mu.Lock()
+	resume := make(chan struct{})
+	j.resume = resume
+	j.setState(jobQueued)
+	for _, sub := range j.subs {
+		sub.slot.queue = slices.Insert(sub.slot.queue, 0, j)
+	}
+	s.dispatchLocked()
+	s.mu.Unlock()
+	select {
+	case <-resume:
+		return nil
+	case <-j.ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		j.resume = nil
+		if j.state == jobQueued {
+			j.setState(jobWaiting)
+		}
+		return context.Cause(j.ctx)
+	}
+}
+
+func clampInt(n uint) int {
+	const most = 1 << 20
+	return int(min(n, most))
+}

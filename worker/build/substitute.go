@@ -1,0 +1,187 @@
+package build
+
+import (
+	"context"
+
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
+)
+
+// Substituter gets store paths from elsewhere. Its methods may use the network; they are called on goroutines of
+// their own, several at once.
+type Substituter interface {
+	// Find asks who has a path: the first substituter in the order of preference behind the one that made the offer
+	// after (nil: the first of all). Nil means that nobody else has it. A content address lets stores with another
+	// store directory offer it. Offers without a signature that the session trusts are passed over with a warning.
+	// An error is returned only when no substituter further on has the path.
+	Find(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress, after *Offer) (*Offer, error)
+	// Fetch makes the path valid in the store, or replaces it when repair is set. Its references are valid.
+	// ErrGone from it means that the offer was out of date.
+	Fetch(ctx context.Context, sess *session.Session, o *Offer, repair bool) error
+}
+
+// Offer is one substituter's word that it has a path.
+type Offer struct {
+	// Info is the path's metadata, under the path that was asked for.
+	Info *pathinfo.Info
+	// DownloadSize is in bytes, 0 when unknown.
+	DownloadSize uint64
+	// Source is for the Substituter alone.
+	Source any
+}
+
+// pathGoal is the goal for a store path that is not built here (libstore/build/substitution-goal.cc).
+type pathGoal struct {
+	*goal
+	path   storepath.Path
+	ca     storepath.ContentAddress
+	repair bool
+	offer  *Offer
+	broken bool // some offer could not be fetched
+}
+
+func (r *request) path(p storepath.Path, ca storepath.ContentAddress, repair bool) *goal {
+	key := "a$" + p.Name() + "$" + r.dir.Print(p)
+	if repair {
+		key += "$repair"
+	}
+	if g, ok := r.find(key); ok {
+		return g
+	}
+	s := &pathGoal{path: p, ca: ca, repair: repair}
+	s.goal = r.newGoal(key, s.begin)
+	s.owner = s
+	r.roots = append(r.roots, p)
+	return s.goal
+}
+
+func (p *pathGoal) begin() {
+	r := p.r
+	if !p.repair {
+		valid, err := r.s.store.IsValid(r.ctx, p.path)
+		if err != nil {
+			r.fail(err)
+			return
+		}
+		if valid {
+			p.succeed(derivation.StatusAlreadyValid, nil)
+			return
+		}
+	}
+	if r.s.subst == nil || !r.sess.Settings.Substitute {
+		p.giveUp()
+		return
+	}
+	r.progress.toFetch++
+	p.find()
+}
+
+// find looks for the next offer, away from the request's goroutine.
+func (p *pathGoal) find() {
+	r := p.r
+	p.step = nil
+	after := p.offer
+	r.fetching.start(r, func(ctx context.Context) func() {
+		offer, err := r.s.subst.Find(ctx, r.sess, p.path, p.ca, after)
+		return func() { p.found(offer, err) }
+	})
+}
+
+func (p *pathGoal) found(offer *Offer, err error) {
+	r := p.r
+	switch {
+	case err != nil && !r.sess.Settings.Fallback:
+		r.fail(err)
+		return
+	case err != nil:
+		r.logError(err)
+	}
+	if offer == nil {
+		r.progress.toFetch--
+		if p.broken {
+			r.progress.fetchesFailed++
+		}
+		p.giveUp()
+		return
+	}
+	p.offer = offer
+	r.progress.downloadExpected += offer.DownloadSize
+	r.progress.narExpected += offer.Info.NarSize
+	var refs []*goal
+	for _, ref := range offer.Info.References {
+		if ref != p.path {
+			refs = append(refs, r.path(ref, storepath.ContentAddress{}, false))
+		}
+	}
+	p.await(refs, p.haveReferences)
+}
+
+func (p *pathGoal) haveReferences() {
+	r := p.r
+	if p.nrFailed > 0 {
+		p.withdraw()
+		r.progress.toFetch--
+		e := exitFailed
+		if p.nrNoSubst > 0 {
+			e = exitNoSubstituters
+		}
+		p.goal.fail(e, failuref(derivation.StatusDependencyFailed, "some references of path '%s' could not be realised", r.dir.Print(p.path)))
+		return
+	}
+	p.step = nil
+	r.fetching.queue = append(r.fetching.queue, p)
+	r.startFetches()
+}
+
+// withdraw takes the present offer's sizes out of what is expected.
+func (p *pathGoal) withdraw() {
+	p.r.progress.downloadExpected -= p.offer.DownloadSize
+	p.r.progress.narExpected -= p.offer.Info.NarSize
+}
+
+// startFetches starts what the client's max-substitution-jobs (at least one) allows.
+func (r *request) startFetches() {
+	f := &r.fetching
+	most := max(1, r.sess.Settings.MaxSubstitutionJobs)
+	for len(f.queue) > 0 && r.progress.fetching < uint64(most) {
+		p := f.queue[0]
+		f.queue = f.queue[1:]
+		r.progress.fetching++
+		offer := p.offer
+		f.start(r, func(ctx context.Context) func() {
+			err := r.s.subst.Fetch(ctx, r.sess, offer, p.repair)
+			return func() { p.fetched(err) }
+		})
+	}
+}
+
+func (p *pathGoal) fetched(err error) {
+	r := p.r
+	r.progress.fetching--
+	p.withdraw()
+	defer r.startFetches()
+	if err != nil {
+		if !isGone(err) {
+			r.logError(err)
+			p.broken = true
+		}
+		p.find()
+		return
+	}
+	r.progress.toFetch--
+	r.progress.fetched++
+	r.progress.downloadDone += p.offer.DownloadSize
+	r.progress.narDone += p.offer.Info.NarSize
+	p.succeed(derivation.StatusSubstituted, nil)
+}
+
+func (p *pathGoal) giveUp() {
+	e := exitNoSubstituters
+	if p.broken {
+		e = exitFailed
+	}
+	p.goal.fail(e, failuref(derivation.StatusNoSubstituters,
+		"path '%s' is required, but there is no substituter that can build it", p.r.dir.Print(p.path)))
+}
