@@ -22,6 +22,7 @@ package compat
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +72,9 @@ func findDaemon(dir string) (program, error) {
 		_, err = os.Stat(path)
 		return program{path: path, env: env}, err
 	}
+	if err := dependOnSources(".."); err != nil {
+		return program{}, err
+	}
 	path := filepath.Join(dir, "nix-daemon")
 	cmd := exec.Command("go", "build", "-o", path, "./daemon/cmd/nix-daemon")
 	cmd.Dir = ".."
@@ -79,6 +83,24 @@ func findDaemon(dir string) (program, error) {
 		return program{}, fmt.Errorf("build the daemon: %w\n%s", err, out)
 	}
 	return program{path: path}, nil
+}
+
+// dependOnSources looks at the module's sources. The go command notes which
+// files a test looks at, so that an earlier result does not pass for that of a
+// daemon that was changed since.
+func dependOnSources(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && d.Name() != ".." {
+			return fs.SkipDir
+		}
+		if !d.IsDir() {
+			_, err = os.Stat(path)
+		}
+		return ignoreMissing(err)
+	})
 }
 
 // requireClients returns the clients of the wanted versions, all if none is

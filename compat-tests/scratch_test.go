@@ -54,7 +54,6 @@ max-jobs = 1
 cores = 1
 fsync-metadata = false
 builders =
-build-hook =
 `
 
 // create makes the directories, as empty as an installation would.
