@@ -14,6 +14,7 @@ import (
 
 	"nixdaemon/daemon/config"
 	"nixdaemon/worker"
+	"nixdaemon/worker/settings"
 )
 
 // Main is the program: it reads the configuration of the process, does what it
@@ -24,16 +25,20 @@ func Main(ctx context.Context) int {
 		fmt.Fprintf(os.Stderr, "warning: %s\n", w)
 	}
 	if err == nil {
-		err = run1(ctx, cfg)
+		err = runMode(ctx, cfg)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		var usage *settings.UsageError
+		if errors.As(err, &usage) {
+			fmt.Fprintln(os.Stderr, cfg.UsageHint())
+		}
 		return 1
 	}
 	return 0
 }
 
-func run1(ctx context.Context, cfg *config.Config) error {
+func runMode(ctx context.Context, cfg *config.Config) error {
 	switch cfg.Mode {
 	case config.ModeVersion:
 		_, err := fmt.Print(versionLine(cfg.VersionText(NixVersion)))
@@ -152,7 +157,7 @@ func (b *backend) serve(ctx context.Context, stream io.ReadWriter, peer Peer) er
 	}
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: b.store, Builder: b.builder, Collector: b.collector,
-		Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
+		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
 		User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: b.log,
 	})
 }

@@ -16,7 +16,7 @@ import (
 func (c *conn) addOptions() localstore.AddOptions {
 	s := c.sess.Settings
 	return localstore.AddOptions{
-		RequireSigs: s.RequireSigs,
+		RequireSigs: c.o.RequireSigs,
 		TrustedKeys: c.o.Keys(s),
 		Optimise:    s.AutoOptimiseStore,
 		Log:         c.tunnel,

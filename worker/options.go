@@ -8,15 +8,15 @@ import (
 	"nixdaemon/worker/settings"
 )
 
-// setOptions makes the connection's settings anew from the daemon's and what
-// the client wants, as far as it may have it.
+// setOptions changes the connection's settings as the client wants, as far as
+// it may have it. A second request adds to the first, as upstream's do.
 func (c *conn) setOptions(context.Context) error {
 	o, err := c.in.Options()
 	if err != nil {
 		return err
 	}
 	return c.work(func() error {
-		s, warnings := c.o.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
+		s, warnings := c.sess.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
 		c.sess.Settings = s
 		c.tunnel.setLevel(activity.Level(s.Verbosity))
 		for _, w := range warnings {

@@ -27,6 +27,9 @@ type Options struct {
 	Collector Collector
 	// Substituter answers what could be substituted; nil: nothing could be.
 	Substituter Substituter
+	// RequireSigs refuses input-addressed paths without a trusted signature;
+	// it is the store's own setting, which no client changes.
+	RequireSigs bool
 	// Keys gives the keys that a connection's settings trust.
 	Keys func(*settings.Settings) pathinfo.Keys
 	// NixVersion is the release that we tell clients we are.

@@ -1,0 +1,266 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// start runs a server on a socket of its own until the test ends.
+func start(t *testing.T, s *Server) (socket string, stop func() error) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nixd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "sub", "socket")
+	l, err := Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Accounts, s.Log = fakeAccounts{}, zerolog.Nop()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, []net.Listener{l}) }()
+	var result error
+	stopped := false
+	stop = func() error {
+		if !stopped {
+			stopped = true
+			cancel()
+			result = <-done
+		}
+		return result
+	}
+	t.Cleanup(func() { stop() })
+	return socket, stop
+}
+
+func dial(t *testing.T, socket string) *net.UnixConn {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.UnixConn)
+}
+
+var everybody = Policy{Allowed: []string{"*"}}
+
+// echo answers each byte after it has arrived.
+func echo(ctx context.Context, stream io.ReadWriter, _ Peer) error {
+	buf := make([]byte, 1)
+	for {
+		if _, err := stream.Read(buf); err != nil {
+			return nil
+		}
+		if _, err := stream.Write(buf); err != nil {
+			return err
+		}
+		stream.(interface{ Idle() }).Idle()
+	}
+}
+
+func exchange(t *testing.T, conn net.Conn) error {
+	t.Helper()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(conn, make([]byte, 1))
+	return err
+}
+
+func TestServe(t *testing.T) {
+	peers := make(chan Peer, 1)
+	socket, stop := start(t, &Server{Policy: everybody, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+		peers <- p
+		return echo(ctx, s, p)
+	}})
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("socket: %v, %v", info.Mode(), err)
+	}
+	conn := dial(t, socket)
+	if err := exchange(t, conn); err != nil {
+		t.Fatal(err)
+	}
+	p := <-peers
+	if p.PID != os.Getpid() || p.UID != uint32(os.Getuid()) || p.Trusted || p.Client == 0 {
+		t.Errorf("got peer %+v", p)
+	}
+	// An idle client does not hold up the stop.
+	before := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(before); d > 2*time.Second {
+		t.Errorf("stopping took %v with an idle client", d)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err == nil {
+		t.Error("the connection outlived the server")
+	}
+}
+
+func TestRefusedClientSeesAReset(t *testing.T) {
+	socket, _ := start(t, &Server{Serve: echo})
+	conn := dial(t, socket)
+	conn.Write([]byte("greeting"))
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err == nil {
+		t.Error("a refused client was answered")
+	}
+}
+
+// TestDrain lets a request under way finish and then ends its connection.
+func TestDrain(t *testing.T) {
+	begun, finish := make(chan struct{}), make(chan struct{})
+	socket, stop := start(t, &Server{Policy: everybody, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+		buf := make([]byte, 1)
+		if _, err := s.Read(buf); err != nil {
+			return err
+		}
+		close(begun)
+		<-finish
+		s.Write(buf)
+		s.(interface{ Idle() }).Idle()
+		if _, err := s.Read(buf); !errors.Is(err, io.EOF) {
+			t.Errorf("read after the drain began: %v", err)
+		}
+		return nil
+	}})
+	conn := dial(t, socket)
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	stopped := make(chan error)
+	go func() { stopped <- stop() }()
+	for { // the listener closes first
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	close(finish)
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Errorf("the request under way was lost: %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDrainEnds cancels what does not finish in time.
+func TestDrainEnds(t *testing.T) {
+	begun := make(chan struct{})
+	socket, stop := start(t, &Server{Policy: everybody, Drain: time.Millisecond,
+		Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+			s.Read(make([]byte, 1))
+			close(begun)
+			<-ctx.Done()
+			return ctx.Err()
+		}})
+	conn := dial(t, socket)
+	conn.Write([]byte("x"))
+	<-begun
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHangUp cancels the work of a client that goes away, though nobody reads
+// from it; one that only stops sending still waits for its answer.
+func TestHangUp(t *testing.T) {
+	begun, cancelled := make(chan struct{}), make(chan struct{})
+	half := make(chan error, 1)
+	socket, _ := start(t, &Server{Policy: everybody, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+		s.Read(make([]byte, 1))
+		begun <- struct{}{}
+		<-half
+		if ctx.Err() != nil {
+			t.Error("a half-closed connection counts as gone")
+		}
+		begun <- struct{}{}
+		<-ctx.Done()
+		close(cancelled)
+		return nil
+	}})
+	conn := dial(t, socket)
+	conn.Write([]byte("x"))
+	<-begun
+	conn.CloseWrite()
+	half <- nil
+	<-begun
+	conn.Close()
+	select {
+	case <-cancelled:
+	case <-time.After(10 * time.Second):
+		t.Error("hang-up was not noticed")
+	}
+}
+
+func TestManyConnections(t *testing.T) {
+	socket, stop := start(t, &Server{Policy: everybody, Serve: echo})
+	for range 200 {
+		conn := dial(t, socket)
+		if err := exchange(t, conn); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLongSocketPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 40))
+	path := filepath.Join(dir, "socket")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeSocket == 0 {
+		t.Errorf("no socket at %s: %v", path, err)
+	}
+	// A second daemon takes the name over.
+	again, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+func TestInherited(t *testing.T) {
+	tests := []struct {
+		fds, pid string
+		want     error
+	}{
+		{"1", "1", ErrActivation},
+		{"x", fmt.Sprint(os.Getpid()), ErrActivation},
+		{"0", fmt.Sprint(os.Getpid()), ErrActivation},
+		{"", "", nil},
+	}
+	for _, tt := range tests {
+		t.Setenv("LISTEN_FDS", tt.fds)
+		t.Setenv("LISTEN_PID", tt.pid)
+		listeners, err := Inherited()
+		if !errors.Is(err, tt.want) || len(listeners) > 0 {
+			t.Errorf("LISTEN_FDS=%s LISTEN_PID=%s: got %d, %v", tt.fds, tt.pid, len(listeners), err)
+		}
+		if os.Getenv("LISTEN_FDS") != "" {
+			t.Error("builders would see the variables")
+		}
+	}
+}
