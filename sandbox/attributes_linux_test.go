@@ -71,10 +71,10 @@ func helpSetID() {
 	say("listxattr", err)
 }
 
-// helpDescriptors prints every open descriptor, without opening one to find them.
+// helpDescriptors prints every descriptor that it was given: what Go's runtime opens for itself is close-on-exec.
 func helpDescriptors() {
 	for fd := range 1024 {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
 			target, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 			fmt.Printf("%d=%s\n", fd, target)
 		}

@@ -27,23 +27,22 @@ func newTree(pid int, spec *Spec) *tree {
 // kill stops all members until no new one appears, and then kills them. Stopping comes first because it keeps
 // parents alive, and with them the ancestry by which their children are found.
 func (t *tree) kill() error {
-	var stopped []int
-	for {
+	stopped := make(map[int]bool)
+	for fresh := true; fresh; {
 		members, err := t.members()
 		if err != nil {
 			return err
 		}
-		fresh := slices.DeleteFunc(members, func(pid int) bool { return slices.Contains(stopped, pid) })
-		if len(fresh) == 0 {
-			break
+		fresh = false
+		for _, pid := range members {
+			if !stopped[pid] {
+				unix.Kill(pid, unix.SIGSTOP)
+				stopped[pid], fresh = true, true
+			}
 		}
-		for _, pid := range fresh {
-			unix.Kill(pid, unix.SIGSTOP)
-		}
-		stopped = append(stopped, fresh...)
 	}
 	var errs []error
-	for _, pid := range stopped {
+	for pid := range stopped {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
 			errs = append(errs, fmt.Errorf("kill process %d of builder %d: %w", pid, t.root, err))
 		}
@@ -78,7 +77,7 @@ func (t *tree) members() ([]int, error) {
 	}
 	belongs := map[int]bool{t.root: true}
 	for _, s := range candidates {
-		if s.session == t.root || s.group == t.root || t.marked(s.pid) {
+		if s.session == t.root || s.group == t.root || t.marked(s) {
 			belongs[s.pid] = true
 		}
 	}
@@ -162,13 +161,11 @@ func ownThread(pid int) bool {
 // The kernel accepts no more than 6 MiB at exec.
 const environLimit = 6 << 20
 
-// marked recognises a daemonised process, which has left session, group and parents: it works in the build directory,
-// or was given an environment that names it. One that has shed both is out of reach without a build user.
-func (t *tree) marked(pid int) bool {
-	proc := "/proc/" + strconv.Itoa(pid)
-	if cwd, err := os.Readlink(proc + "/cwd"); err == nil && (cwd == t.dir || strings.HasPrefix(cwd, t.dir+"/")) {
-		return true
-	}
+// marked recognises a daemonised process, which has left session, group and parents: it was given an environment that
+// names the build directory, or is an orphan that works in it. (A mere visitor to the directory, such as an
+// administrator's shell, is no orphan.) One that has shed both is out of reach without a build user.
+func (t *tree) marked(s procStat) bool {
+	proc := "/proc/" + strconv.Itoa(s.pid)
 	env, err := readProc(proc+"/environ", environLimit)
 	if err != nil {
 		return false
@@ -178,5 +175,9 @@ func (t *tree) marked(pid int) bool {
 			return true
 		}
 	}
-	return false
+	if s.parent != 1 {
+		return false
+	}
+	cwd, err := os.Readlink(proc + "/cwd")
+	return err == nil && (cwd == t.dir || strings.HasPrefix(cwd, t.dir+"/"))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -223,4 +224,49 @@ func TestTreesAreSeparate(t *testing.T) {
 	}
 	long.Kill()
 	finish(t, long)
+}
+
+// The processes to be killed stop and kill all others of their user, so also whoever takes that user to kill them.
+func TestKillFightsBack(t *testing.T) {
+	u := sandboxtest.BuildUser(t)
+	l := newLauncher(t)
+	for _, signal := range []string{"STOP", "KILL"} {
+		script := fmt.Sprintf("for i in 1 2; do (trap '' TERM; while :; do kill -%s -1; done) & done; echo 1; while :; do kill -%[1]s -1; done", signal)
+		for range 5 {
+			p, err := l.Start(context.Background(), escapeSpec(t, u, script))
+			if err != nil {
+				t.Fatal(err)
+			}
+			readPids(t, p.Output(), 1)
+			if err := p.Kill(); err != nil {
+				t.Error(err)
+			}
+			finish(t, p)
+		}
+	}
+}
+
+// Somebody looking around in the build directory is not part of the build.
+func TestVisitorSurvives(t *testing.T) {
+	l := newLauncher(t)
+	p, err := l.Start(context.Background(), escapeSpec(t, nil, "pwd; sleep 1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := bufio.NewReader(p.Output()).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	visitor := exec.Command("/bin/sleep", "1000")
+	visitor.Dir = strings.TrimSpace(dir)
+	if err := visitor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+	finish(t, p)
+	if !alive(visitor.Process.Pid) {
+		t.Error("the visitor was killed")
+	}
+	visitor.Process.Kill()
+	visitor.Wait()
 }
