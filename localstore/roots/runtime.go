@@ -1,0 +1,40 @@
+package roots
+
+import (
+	"context"
+	"fmt"
+)
+
+// Runtime gives the valid paths that running programs use, as far as the system tells us.
+func Runtime(ctx context.Context, o Options) (Roots, error) {
+	o = o.withDefaults()
+	uses, err := o.runtime(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find runtime roots: %w", err)
+	}
+	found := make([]candidate, 0, len(uses))
+	for u := range uses {
+		if p, ok := o.storePath(u.target); ok {
+			found = append(found, candidate{target: p, label: u.label})
+		}
+	}
+	return o.check(ctx, found)
+}
+
+// use says that something uses a file name within the store.
+type use struct{ target, label string }
+
+// uses collects them: a program has the same file mapped many times.
+type uses map[use]struct{}
+
+// add takes the label in parts, since hits are few.
+func (all uses) add(o *Options, target []byte, label ...string) {
+	u := use{target: string(target)}
+	for _, part := range label {
+		u.label += part
+	}
+	if o.Censor {
+		u.label = Censored
+	}
+	all[u] = struct{}{}
+}

@@ -1,0 +1,31 @@
+//go:build !linux
+
+package roots
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+)
+
+// runtime asks lsof, which is slow: tests set a variable of upstream's to go without.
+func (o *Options) runtime(ctx context.Context) (uses, error) {
+	found := make(uses)
+	if os.Getenv("_NIX_TEST_NO_LSOF") == "1" {
+		return found, nil
+	}
+	out, err := exec.CommandContext(ctx, "lsof", "-n", "-w", "-F", "n").Output()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return found, nil // not installed, or not allowed to tell
+	}
+	for line := range bytes.Lines(out) {
+		if name, ok := bytes.CutPrefix(bytes.TrimRight(line, "\n"), []byte("n/")); ok {
+			found.add(o, append([]byte("/"), name...), "{lsof}")
+		}
+	}
+	return found, nil
+}
