@@ -39,6 +39,12 @@ func assemble(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*bac
 	if cfg.Store.Kind == config.StoreRemote {
 		return nil, errors.New("cannot serve store '" + cfg.Store.Reference.String() + "': only local stores can be served")
 	}
+	// The store's own parameter counts where the setting is not given
+	// (unix/build/derivation-builder.cc).
+	if cfg.Settings.BuildDir == "" && cfg.Store.BuildDir != "" {
+		cfg.Settings = cfg.Settings.Clone()
+		cfg.Settings.BuildDir = cfg.Store.BuildDir
+	}
 	b := &backend{cfg: cfg, log: log}
 	var err error
 	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
@@ -58,14 +64,11 @@ func (b *backend) buildAndCollect() error {
 	if err != nil {
 		return err
 	}
-	users, err := buildUsers(b.cfg)
-	if err != nil {
-		return err
-	}
 	b.scheduler = build.New(build.Options{
-		Store: b.store, Users: users, Launcher: b.launcher, IDs: &b.ids, Log: b.log,
-		BuildDir:       buildDir(b.cfg),
+		Store: b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
+		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
+		Getenv:         os.Getenv,
 	})
 	b.builder = builder{b.scheduler}
 	b.collector = collector{gc.New(gc.Options{
@@ -100,23 +103,11 @@ func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {
 }
 
 // buildUsers is the pool of build users, nil when builds run as ourselves.
-func buildUsers(cfg *config.Config) (*buildusers.Pool, error) {
+func buildUsers(cfg *config.Config) *buildusers.Pool {
 	if os.Geteuid() != 0 || cfg.Settings.BuildUsersGroup == "" {
-		return nil, nil
+		return nil
 	}
 	return buildusers.New(buildusers.Options{
-		Group: cfg.Settings.BuildUsersGroup, StateDir: cfg.Store.StateDir,
-	}), nil
-}
-
-// buildDir is where build directories are made: the setting, else the store's
-// parameter, else a directory of the state (unix/build/derivation-builder.cc).
-func buildDir(cfg *config.Config) string {
-	switch {
-	case cfg.Settings.BuildDir != "":
-		return cfg.Settings.BuildDir
-	case cfg.Store.BuildDir != "":
-		return cfg.Store.BuildDir
-	}
-	return filepath.Join(cfg.Store.StateDir, "builds")
+		Dir: filepath.Join(cfg.Store.StateDir, "userpool"), Group: cfg.Settings.BuildUsersGroup,
+	})
 }

@@ -158,6 +158,6 @@ func (b *backend) serve(ctx context.Context, stream io.ReadWriter, peer Peer) er
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: b.store, Builder: b.builder, Collector: b.collector,
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
-		User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: b.log,
+		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: b.log,
 	})
 }

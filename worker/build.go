@@ -3,13 +3,13 @@ package worker
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"nixdaemon/localstore"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/storepath"
-	"strings"
 )
 
 // Refusals, in upstream's words (daemon.cc, performOp).
@@ -86,11 +86,14 @@ func (c *conn) buildGiven(ctx context.Context, req protocol.BuildDerivationReque
 
 func (c *conn) writeDerivation(ctx context.Context, basic *derivation.BasicDerivation) (storepath.Path, error) {
 	drv := derivation.Derivation{BasicDerivation: *basic}
-	text := drv.ATerm(c.o.Store.Dir())
+	text, err := drv.ATerm(c.o.Store.Dir())
+	if err != nil {
+		return storepath.Path{}, err
+	}
 	info, err := c.o.Store.AddDump(ctx, localstore.DumpSpec{
 		Name: basic.Name + storepath.DrvExtension, Method: storepath.MethodText, Algo: nixhash.SHA256,
 		References: basic.InputSrcs,
-	}, strings.NewReader(string(text)), c.addOptions())
+	}, strings.NewReader(text), c.addOptions())
 	if err != nil {
 		return storepath.Path{}, err
 	}

@@ -28,10 +28,6 @@ func (c *conn) narFromPath(ctx context.Context) error {
 	}, func() { c.fatal = c.o.Store.Dump(ctx, p, c.out) })
 }
 
-func (c *conn) optimiseStore(ctx context.Context) error {
-	return c.work(func() error { return c.o.Store.OptimiseAll(ctx, c.tunnel) }, c.one)
-}
-
 func (c *conn) verifyStore(ctx context.Context) error {
 	checkContents, err := c.in.Bool()
 	if err != nil {

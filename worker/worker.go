@@ -36,6 +36,8 @@ type Options struct {
 	NixVersion string
 	// Settings are the daemon's; a client's wishes make a copy.
 	Settings *settings.Settings
+	// IDs numbers activities.
+	IDs *activity.IDs
 	// User and Client tell who asks; see session.Session.
 	User   string
 	Client uint64
