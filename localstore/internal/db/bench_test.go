@@ -142,6 +142,9 @@ func BenchmarkRegister(b *testing.B) {
 			}
 			wg.Wait()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "paths/s")
+			if c := db.changes.counter; c != nil {
+				b.ReportMetric(float64(b.N)/float64(c.load()), "paths/commit")
+			}
 		})
 	}
 }

@@ -9,8 +9,12 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// maxReaders bounds the reading connections. Each costs up to two megabytes of page cache once it has worked hard.
-const maxReaders = 4
+// maxReaders bounds the reading connections, readerCache the page cache of each, in KiB.
+// A foreign commit empties that cache, ours does too; it earns its memory when many questions come at once.
+const (
+	maxReaders  = 4
+	readerCache = 8 << 10
+)
 
 // pool lends reading connections, most recently used first, so that few are ever opened under light load.
 type pool struct {
@@ -76,6 +80,9 @@ func (p *pool) open(ctx context.Context) (*conn, error) {
 	}
 	var c *conn
 	err := p.db.retryBusy(ctx, func() (err error) { c, err = openConn(p.db.uri, flags); return err })
+	if err == nil {
+		_, err = c.pragma(fmt.Sprintf("cache_size = -%d", readerCache))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", p.db.file, err)
 	}

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -142,13 +143,18 @@ func (w *writer) group(r *request) {
 	w.commit()
 }
 
+// next returns a request that waits. If there is none it first lets the callers run that the last commit has woken:
+// they are about to ask again, and would otherwise find the group closed. A lone caller is not delayed by that.
 func (w *writer) next() (*request, bool) {
-	select {
-	case r := <-w.requests:
-		return r, true
-	default:
-		return nil, false
+	for try := 0; try < 2; try++ {
+		select {
+		case r := <-w.requests:
+			return r, true
+		default:
+			runtime.Gosched()
+		}
 	}
+	return nil, false
 }
 
 func (w *writer) member(r *request) {
