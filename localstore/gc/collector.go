@@ -1,0 +1,288 @@
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"nixdaemon/localstore/internal/db"
+	"nixdaemon/localstore/pathlock"
+	"nixdaemon/localstore/roots"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
+)
+
+// Store is what a collector needs of a store; *localstore.Store is one.
+type Store interface {
+	Dir() storepath.Dir
+	RealDir() string
+	StateDir() string
+	// Graph gives a snapshot of all valid paths and their references.
+	Graph(ctx context.Context) (*db.Graph, error)
+	ValidPaths(ctx context.Context, paths []storepath.Path) ([]storepath.Path, error)
+	Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error)
+	// TempRootPaths gives the temporary roots of this process.
+	TempRootPaths() ([]storepath.Path, error)
+	// InvalidateAll makes paths invalid in one transaction, in their order; it fails if one has other referrers.
+	InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error)
+	// DeleteTree deletes what is at a place and tells how many bytes that freed.
+	DeleteTree(ctx context.Context, realPath string) (uint64, error)
+}
+
+// Options say how a collector works.
+type Options struct {
+	Store Store
+	// IgnoreDeleteFailure makes files that cannot be deleted a warning (store parameter ignore-gc-delete-failure).
+	IgnoreDeleteFailure bool
+	// Step, if not nil, is called after each step of a collection with the step's name: "locked", "roots", "planned",
+	// "claimed", "invalidated", "deleted", "links". If it fails the collection ends there.
+	Step func(name string) error
+}
+
+// Collector finds roots and collects garbage in one store. Its methods may be called from any goroutine; collections
+// take turns.
+type Collector struct {
+	o    Options
+	turn chan struct{} // holds one element while a collection runs
+}
+
+// New gives a collector.
+func New(o Options) *Collector {
+	if o.Step == nil {
+		o.Step = func(string) error { return nil }
+	}
+	return &Collector{o: o, turn: make(chan struct{}, 1)}
+}
+
+// FindRoots gives what keeps paths alive. With censor the labels of temporary and runtime roots are left out.
+func (c *Collector) FindRoots(ctx context.Context, censor bool) (roots.Roots, error) {
+	o := c.rootOptions(activity.Discard{})
+	o.Censor = censor
+	return roots.Find(ctx, o)
+}
+
+func (c *Collector) rootOptions(log activity.Sink) roots.Options {
+	return roots.Options{
+		Dir:       c.o.Store.Dir(),
+		StateDir:  c.o.Store.StateDir(),
+		Valid:     c.o.Store.ValidPaths,
+		InProcess: c.o.Store.TempRootPaths,
+		Log:       log,
+	}
+}
+
+// Collect carries out a request. When it fails, or ctx ends, the results tell what was deleted until then.
+func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
+	if req.Log == nil {
+		req.Log = activity.Discard{}
+	}
+	if !req.WholeStore && len(req.Paths) == 0 {
+		return Results{}, nil
+	}
+	if req.WholeStore && req.Action == DeleteSpecific {
+		return Results{}, errors.New("Cannot delete the entire store")
+	}
+	if req.Action.deletes() {
+		reserved := filepath.Join(c.o.Store.StateDir(), "db", "reserved")
+		if err := os.Remove(reserved); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return Results{}, fmt.Errorf("free reserved space: %w", err)
+		}
+	}
+	unlock, err := c.lock(ctx, req.Log)
+	if err != nil {
+		return Results{}, err
+	}
+	defer unlock()
+	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims()}
+	err = r.collect(ctx)
+	return r.results, err
+}
+
+// lock waits for our own collections, then for those of other processes.
+func (c *Collector) lock(ctx context.Context, log activity.Sink) (unlock func(), err error) {
+	told := false
+	wait := func() {
+		if !told {
+			log.Message(activity.Info, "waiting for the big garbage collector lock...")
+		}
+		told = true
+	}
+	select {
+	case c.turn <- struct{}{}:
+	default:
+		wait()
+		select {
+		case c.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	file, err := pathlock.OpenLockFile(filepath.Join(c.o.Store.StateDir(), "gc.lock"), true)
+	if err == nil {
+		if err = pathlock.Flock(ctx, file, pathlock.Exclusive, wait); err != nil {
+			file.Close()
+		}
+	}
+	if err != nil {
+		<-c.turn
+		return nil, err
+	}
+	return func() { file.Close(); <-c.turn }, nil
+}
+
+// run is one collection, under the lock.
+type run struct {
+	*Collector
+	req    Request
+	dir    storepath.Dir
+	claims *claims
+
+	results Results // guarded by the executor while that runs
+}
+
+func (r *run) info(format string, args ...any) {
+	r.req.Log.Message(activity.Info, fmt.Sprintf(format, args...))
+}
+
+func (r *run) debug(format string, args ...any) {
+	r.req.Log.Message(activity.Debug, fmt.Sprintf(format, args...))
+}
+
+func (r *run) collect(ctx context.Context) error {
+	if err := r.o.Step("locked"); err != nil {
+		return err
+	}
+	server, err := serve(filepath.Join(r.o.Store.StateDir(), socketName), r.dir, r.claims, r.req.Log)
+	if err != nil {
+		return err
+	}
+	defer server.close()
+	found, release, err := r.findRoots(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := r.o.Step("roots"); err != nil {
+		return err
+	}
+	if !r.req.WholeStore || r.req.MaxFreed > 0 {
+		if err := r.sweep(ctx, found); err != nil {
+			return err
+		}
+	}
+	if !r.req.Action.deletes() {
+		return nil
+	}
+	return r.deleteUnusedLinks(ctx)
+}
+
+// findRoots gives the roots to begin with. No permanent root can be made any more without a temporary one, and every
+// temporary one from now on is heard of through the socket; those of old releases wait until release is called.
+func (r *run) findRoots(ctx context.Context) (found roots.Roots, release func(), err error) {
+	r.info("finding garbage collector roots...")
+	o := r.rootOptions(r.req.Log)
+	o.Censor = true
+	found, err = roots.Permanent(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	running, err := roots.Runtime(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	for p := range running {
+		found[p] = nil
+	}
+	held, err := roots.Hold(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	for p := range held.Roots {
+		found[p] = nil
+		r.claims.keep(p.HashPart())
+	}
+	return found, held.Release, nil
+}
+
+// sweep makes the plan and carries it out.
+func (r *run) sweep(ctx context.Context, found roots.Roots) error {
+	r.announce()
+	g, err := r.loadGraph(ctx)
+	if err != nil {
+		return err
+	}
+	var left leftovers
+	if r.req.WholeStore {
+		if left, err = r.listStore(g); err != nil {
+			return err
+		}
+		defer left.close()
+	}
+	p := makePlan(g, r.rootNodes(g, found), left.nodes, &r.req)
+	for _, c := range p.cycles {
+		// Such a thing can only come from a damaged database. The rest is collected all the same.
+		r.req.Log.Message(activity.Error, fmt.Sprintf("cycle detected in the references of '%s' from '%s'",
+			r.dir.Print(g.paths[c[0]]), r.dir.Print(g.paths[c[1]])))
+	}
+	if err := r.o.Step("planned"); err != nil {
+		return err
+	}
+	switch r.req.Action {
+	case ReturnLive:
+		r.results.Paths = p.live(g, r.dir, r.req.WholeStore)
+		return nil
+	case ReturnDead:
+		r.results.Paths = append(r.dir.PrintAll(g.pathsOf(p.dead)), left.names(r.dir)...)
+		return nil
+	}
+	if err := r.execute(ctx, g, p, &left); err != nil {
+		return err
+	}
+	if i := p.firstAlive(); r.req.Action == DeleteSpecific && i >= 0 {
+		return &AliveError{Path: r.dir.Print(g.paths[p.asked[i]])}
+	}
+	return nil
+}
+
+func (r *run) announce() {
+	switch {
+	case r.req.Action == DeleteSpecific:
+		// 2.34.8 says nothing here.
+	case r.req.Action == DeleteDead && r.req.WholeStore:
+		r.info("deleting garbage...")
+	case r.req.Action == DeleteDead:
+		r.info("deleting garbage within specified paths...")
+	default:
+		r.info("determining live/dead paths...")
+	}
+}
+
+func (r *run) loadGraph(ctx context.Context) (*graph, error) {
+	rows, err := r.o.Store.Graph(ctx)
+	if err != nil {
+		return nil, err
+	}
+	settings := r.req.WholeStore || r.req.Action == DeleteSpecific
+	g, err := newGraph(r.dir, rows, settings && r.req.KeepOutputs, settings && r.req.KeepDerivations)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range r.req.specific() {
+		g.add(p)
+	}
+	return g, nil
+}
+
+// rootNodes gives the nodes that are roots, and those that share the hash part of a temporary one: its lock file,
+// what is left of its build, and so on.
+func (r *run) rootNodes(g *graph, found roots.Roots) []int32 {
+	var nodes []int32
+	for p := range found {
+		if n, ok := g.node(p); ok {
+			nodes = append(nodes, n)
+		}
+	}
+	return append(nodes, r.claims.kept(g.paths)...)
+}

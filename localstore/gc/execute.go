@@ -1,0 +1,336 @@
+package gc
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
+)
+
+const (
+	// batchSize bounds a transaction: others wait for it in order to register.
+	batchSize = 256
+
+	// maxDeleters is how many trees are deleted at once, at most. File systems gain little from more.
+	maxDeleters = 4
+
+	// unlimited is from which MaxFreed on nothing needs to be counted before more is deleted.
+	unlimited = math.MaxInt64
+)
+
+// executor carries out a plan. Its main goroutine claims paths and makes them invalid, batch by batch; others delete the
+// files of earlier batches.
+type executor struct {
+	*run
+	ctx  context.Context
+	g    *graph
+	plan *plan
+	left *leftovers
+
+	jobs    chan job
+	workers sync.WaitGroup
+	open    sync.WaitGroup // jobs not yet done
+
+	// Guards results and err.
+	mu  sync.Mutex
+	err error // the first
+}
+
+// job is one name of the store directory, claimed and not valid.
+type job struct {
+	name     string
+	hashPart string // to be released; may be ""
+	known    bool   // whether it is a store path
+	was      bool   // whether it was valid
+}
+
+// execute deletes the leftovers that are no store paths, and then the dead.
+func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) error {
+	r.claims.planned(garbage(g, p, left))
+	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, jobs: make(chan job, batchSize)}
+	for range min(max(2, runtime.NumCPU()), maxDeleters) {
+		e.workers.Go(e.work)
+	}
+	err := e.deleteAll()
+	close(e.jobs)
+	e.workers.Wait()
+	if err == nil {
+		err = e.failed()
+	}
+	if err == nil {
+		err = r.o.Step("deleted")
+	}
+	return err
+}
+
+// garbage tells of a hash part whether the plan deletes anything of it.
+func garbage(g *graph, p *plan, left *leftovers) func(string) bool {
+	sorted := slices.Clone(p.dead)
+	slices.SortFunc(sorted, func(a, b int32) int { return storepath.Compare(g.paths[a], g.paths[b]) })
+	return func(hashPart string) bool {
+		i, _ := slices.BinarySearchFunc(sorted, hashPart, func(n int32, h string) int {
+			return strings.Compare(g.paths[n].HashPart(), h)
+		})
+		if i < len(sorted) && g.paths[sorted[i]].HashPart() == hashPart {
+			return true
+		}
+		i, _ = slices.BinarySearch(left.junk, hashPart)
+		return i < len(left.junk) && strings.HasPrefix(left.junk[i], hashPart)
+	}
+}
+
+func (e *executor) deleteAll() error {
+	for _, name := range e.left.junk {
+		hash := hashPartOf(name)
+		if hash != "" && !e.claims.begin(hash) {
+			continue
+		}
+		e.hand(job{name: name, hashPart: hash})
+		if more, err := e.proceed(); !more {
+			return err
+		}
+	}
+	for dead := e.plan.dead; len(dead) > 0; {
+		n := e.batch(dead)
+		if err := e.deleteBatch(dead[:n]); err != nil {
+			return err
+		}
+		dead = dead[n:]
+		if more, err := e.proceed(); !more {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *executor) limited() bool { return e.req.MaxFreed < unlimited }
+
+// proceed tells whether to go on. Where the amount counts it waits until that is known.
+func (e *executor) proceed() (bool, error) {
+	if e.limited() {
+		e.open.Wait()
+	}
+	if err := e.failed(); err != nil {
+		return false, err
+	}
+	if e.limited() && e.results.BytesFreed > e.req.MaxFreed {
+		e.info("deleted more than %d bytes; stopping", e.req.MaxFreed)
+		return false, nil
+	}
+	return true, nil
+}
+
+func (e *executor) failed() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err != nil {
+		return e.err
+	}
+	if e.ctx.Err() != nil {
+		return context.Cause(e.ctx)
+	}
+	return nil
+}
+
+// batch tells how many of the dead to delete in one transaction. One that could free more than is wanted goes alone.
+func (e *executor) batch(dead []int32) int {
+	n := min(len(dead), batchSize)
+	if !e.limited() {
+		return n
+	}
+	room := e.req.MaxFreed - e.results.BytesFreed
+	for i, node := range dead[:n] {
+		size, known := e.g.size(node)
+		if !known || size > room {
+			return max(i, 1)
+		}
+		room -= size
+	}
+	return n
+}
+
+// deleteBatch claims nodes, makes them invalid and has their files deleted.
+func (e *executor) deleteBatch(nodes []int32) error {
+	claimed := e.claim(nodes)
+	if err := e.o.Step("claimed"); err != nil {
+		e.unclaim(claimed)
+		return err
+	}
+	gone, err := e.invalidate(claimed)
+	for _, n := range gone {
+		p := e.g.paths[n]
+		e.hand(job{name: p.Base(), hashPart: p.HashPart(), known: true, was: e.g.isValid(n)})
+	}
+	if err != nil {
+		return err
+	}
+	return e.o.Step("invalidated")
+}
+
+// claim gives those of the nodes that nobody has claimed meanwhile.
+func (e *executor) claim(nodes []int32) []int32 {
+	var claimed []int32
+	for _, n := range nodes {
+		switch {
+		case e.plan.alive[n]:
+		case e.claims.begin(e.g.paths[n].HashPart()):
+			claimed = append(claimed, n)
+		default:
+			e.debug("cannot delete '%s' because it's a temporary root", e.dir.Print(e.g.paths[n]))
+			// What it needs comes later in the order.
+			e.plan.markAlive(e.g, n)
+		}
+	}
+	return claimed
+}
+
+func (e *executor) unclaim(nodes []int32) {
+	for _, n := range nodes {
+		e.claims.end(e.g.paths[n].HashPart())
+	}
+}
+
+// invalidate gives the nodes that are not valid any more; all others are unclaimed.
+func (e *executor) invalidate(nodes []int32) (gone []int32, err error) {
+	valid, others := split(nodes, e.g.isValid)
+	others, err = e.stillInvalid(others)
+	if err != nil {
+		e.unclaim(valid)
+		return nil, err
+	}
+	_, err = e.o.Store.InvalidateAll(e.ctx, e.g.pathsOf(valid))
+	switch {
+	case err == nil:
+		return append(valid, others...), nil
+	case e.ctx.Err() != nil:
+		e.unclaim(valid)
+		return others, err
+	}
+	valid, err = e.invalidateEach(valid)
+	return append(valid, others...), err
+}
+
+func split(nodes []int32, in func(int32) bool) (yes, no []int32) {
+	for _, n := range nodes {
+		if in(n) {
+			yes = append(yes, n)
+		} else {
+			no = append(no, n)
+		}
+	}
+	return yes, no
+}
+
+// stillInvalid drops what became valid since the graph was loaded, as it can where root registers paths that it put
+// into the store without making roots of them.
+func (e *executor) stillInvalid(nodes []int32) ([]int32, error) {
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	valid, err := e.o.Store.ValidPaths(e.ctx, e.g.pathsOf(nodes))
+	if err != nil {
+		e.unclaim(nodes)
+		return nil, err
+	}
+	valid = storepath.SortUnique(slices.Clone(valid))
+	now, not := split(nodes, func(n int32) bool { return storepath.Contains(valid, e.g.paths[n]) })
+	e.unclaim(now)
+	return not, nil
+}
+
+// invalidateEach finds out which of the nodes hindered the transaction: those that got a referrer.
+func (e *executor) invalidateEach(nodes []int32) (gone []int32, err error) {
+	for i, n := range nodes {
+		p := e.g.paths[n]
+		if e.plan.alive[n] {
+			e.claims.end(p.HashPart())
+			continue
+		}
+		_, err := e.o.Store.InvalidateAll(e.ctx, []storepath.Path{p})
+		if err == nil {
+			gone = append(gone, n)
+			continue
+		}
+		if used, e2 := e.isUsed(p); e2 != nil || !used {
+			e.unclaim(nodes[i:])
+			return gone, err
+		}
+		e.debug("%v", err)
+		e.plan.markAlive(e.g, n)
+		e.claims.end(p.HashPart())
+	}
+	return gone, nil
+}
+
+func (e *executor) isUsed(p storepath.Path) (bool, error) {
+	referrers, err := e.o.Store.Referrers(e.ctx, p)
+	return slices.ContainsFunc(referrers, func(r storepath.Path) bool { return r != p }), err
+}
+
+func (e *executor) hand(j job) {
+	e.open.Add(1)
+	e.jobs <- j
+}
+
+func (e *executor) work() {
+	for j := range e.jobs {
+		e.do(j)
+		if j.hashPart != "" {
+			e.claims.end(j.hashPart)
+		}
+		e.open.Done()
+	}
+}
+
+// do deletes what a job names. After a failure it still does so with what is left: that is not valid any more.
+func (e *executor) do(j job) {
+	use, err := e.lockName(j)
+	if use == nil || err != nil {
+		e.fail(err)
+		return
+	}
+	defer use.release()
+	path := string(e.dir) + "/" + j.name
+	e.info("deleting '%s'", path)
+	freed, err := e.o.Store.DeleteTree(e.ctx, e.o.Store.RealDir()+"/"+j.name)
+	if err == nil {
+		err = use.mark()
+	}
+	e.mu.Lock()
+	e.results.Paths = append(e.results.Paths, path)
+	e.results.BytesFreed += freed
+	e.mu.Unlock()
+	if err != nil && e.o.IgnoreDeleteFailure && e.ctx.Err() == nil {
+		what := "garbage in store directory"
+		if j.known {
+			what = "store path"
+		}
+		e.req.Log.Message(activity.Warn, fmt.Sprintf("ignoring failure to remove %s \"%s/%s\": %v", what, e.o.Store.RealDir(), j.name, err))
+		return
+	}
+	e.fail(err)
+}
+
+func (e *executor) lockName(j job) (*inUse, error) {
+	if e.left.root == nil || j.was {
+		return &inUse{}, nil
+	}
+	return e.left.claim(j.name)
+}
+
+func (e *executor) fail(err error) {
+	if err == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err == nil {
+		e.err = err
+	}
+}
