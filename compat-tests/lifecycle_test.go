@@ -283,3 +283,49 @@ func TestKilled(t *testing.T) {
 	s.must(t, c, nil, "nix-store", "--verify", "--check-contents")
 	mustStop(t, d)
 }
+
+// TestOtherAskerGoesOn kills one of two clients that wait for the same build;
+// the other gets it.
+func TestOtherAskerGoesOn(t *testing.T) {
+	forEachClient(t, func(t *testing.T, s scratch, c client) {
+		d := startDaemon(t, s, shared.daemon, daemonOptions{})
+		begun, proceed := s.path("tmp/begun"), s.path("tmp/proceed")
+		script := fmt.Sprintf("echo > %s; until [ -e %s ]; do sleep 0.05; done; echo > $out", begun, proceed)
+		first := exec.Command(filepath.Join(c.bin, "nix-build"), build(shell("wanted", script))...)
+		first.Env, first.Dir = s.clientEnv(c), s.path("home")
+		if err := first.Start(); err != nil {
+			t.Fatal(err)
+		}
+		err := poll(waitLimit, func() error {
+			_, err := os.Stat(begun)
+			return err
+		})
+		if err != nil {
+			first.Process.Kill()
+			first.Wait()
+			t.Fatal(err)
+		}
+		type result struct {
+			out string
+			err error
+		}
+		second := make(chan result, 1)
+		go func() {
+			out, err := s.run(t, c, nil, "nix-build", build(shell("wanted", script))...)
+			second <- result{out, err}
+		}()
+		first.Process.Kill()
+		first.Wait()
+		if err := os.WriteFile(proceed, nil, 0o644); err != nil {
+			t.Error(err)
+		}
+		got := <-second
+		if got.err != nil {
+			t.Error(got.err)
+		} else if _, err := os.Stat(got.out); err != nil {
+			t.Error(err)
+		}
+		mustStop(t, d)
+		s.verify(t, shared.clients[referenceVersion])
+	})
+}
