@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +20,7 @@ var staleMark = []byte{'d'}
 
 // OpenLockFile opens the lock file at path for reading and writing, creating it with mode 0600 if create is set.
 // Unlike upstream it does not follow a symbolic link in the last component.
-// The error's text begins as upstream's does and wraps an [fs.PathError]'s cause.
+// The error's text is upstream's; it wraps the [unix.Errno].
 func OpenLockFile(path string, create bool) (*os.File, error) {
 	fd, err := openLockFD(path, create)
 	if err != nil {
@@ -28,6 +28,19 @@ func OpenLockFile(path string, create bool) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
+
+// openError writes the operating system's error with a capital letter, as the C library does and upstream shows it.
+type openError struct {
+	path string
+	err  error
+}
+
+func (e *openError) Error() string {
+	cause := e.err.Error()
+	return "opening lock file \"" + e.path + "\": " + strings.ToUpper(cause[:1]) + cause[1:]
+}
+
+func (e *openError) Unwrap() error { return e.err }
 
 func openLockFD(path string, create bool) (int, error) {
 	flags := unix.O_RDWR | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
@@ -40,7 +53,7 @@ func openLockFD(path string, create bool) (int, error) {
 			return fd, nil
 		}
 		if err != unix.EINTR {
-			return -1, fmt.Errorf("opening lock file \"%s\": %w", path, err)
+			return -1, &openError{path, err}
 		}
 	}
 }
@@ -108,7 +121,7 @@ func checkFresh(path string, fd int) (bool, error) {
 		return false, fmt.Errorf("stat lock file %s: %w", path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return false, fmt.Errorf("opening lock file \"%s\": %w", path, fs.ErrInvalid)
+		return false, &openError{path, unix.EINVAL}
 	}
 	if st.Size == 0 {
 		return true, nil

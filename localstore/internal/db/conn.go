@@ -14,6 +14,7 @@ import (
 type conn struct {
 	sql      *sqlite.Conn
 	prepared [stmtCount]*sqlite.Stmt
+	names    *nameCache // nil on the writing connection, which sees rows that may yet be rolled back
 }
 
 // openConn opens the file with upstream's flags. Busy errors come back at once: retry is the caller's, see busy.go.

@@ -169,6 +169,31 @@ func testRegisterAndQuery(t *testing.T, db *DB) {
 	}
 }
 
+// TestReferencesAfterRemoval: the names that readers remember must follow what happens to the rows.
+func TestReferencesAfterRemoval(t *testing.T) {
+	opts := testOptions(t)
+	db := openTest(t, opts)
+	foreign := openForeign(t, opts.Dir)
+	a, b := storePath(1, "a"), storePath(2, "b")
+	for round := range 3 {
+		register(t, db, PathRow{Path: a, Hash: testHash}, PathRow{Path: b, Hash: testHash, References: []string{a}})
+		row, _, err := db.QueryPath(t.Context(), b)
+		if diff := cmp.Diff([]string{a}, row.References); diff != "" || err != nil {
+			t.Errorf("round %d: %v\n%s", round, err, diff)
+		}
+		must(t, foreign.script("update ValidPaths set path = path || 'x' where path = '"+a+"'"))
+		row, _, err = db.QueryPath(t.Context(), b)
+		if diff := cmp.Diff([]string{a + "x"}, row.References); diff != "" || err != nil {
+			t.Errorf("round %d after a foreign change: %v\n%s", round, err, diff)
+		}
+		must(t, db.Write(t.Context(), func(tx *Tx) error {
+			_, err1 := tx.Invalidate(b)
+			_, err2 := tx.Invalidate(a + "x")
+			return errors.Join(err1, err2)
+		}))
+	}
+}
+
 func TestNullConventions(t *testing.T) {
 	db := openTest(t, testOptions(t))
 	register(t, db, PathRow{Path: storePath(1, "a"), Hash: testHash})

@@ -86,6 +86,7 @@ func (p *pool) open(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", p.db.file, err)
 	}
+	c.names = &nameCache{}
 	return c, nil
 }
 

@@ -11,6 +11,10 @@ import (
 
 // QueryPath returns the row of path and its references, and whether there is one.
 func (c *conn) QueryPath(path string) (row PathRow, found bool, err error) {
+	return c.queryPath(path, func(id int64) ([]string, error) { return c.strings(stmtQueryReferences, id) })
+}
+
+func (c *conn) queryPath(path string, references func(id int64) ([]string, error)) (row PathRow, found bool, err error) {
 	s, err := c.stmt(stmtQueryPath)
 	if err != nil {
 		return PathRow{}, false, err
@@ -22,7 +26,7 @@ func (c *conn) QueryPath(path string) (row PathRow, found bool, err error) {
 		return PathRow{}, false, err
 	}
 	row = scanPath(s, path)
-	row.References, err = c.strings(stmtQueryReferences, row.ID)
+	row.References, err = references(row.ID)
 	return row, true, err
 }
 
@@ -100,7 +104,13 @@ func (c *conn) PathFromHashPart(prefix string) (path string, found bool, err err
 
 // QueryPath returns the row of path and its references, and whether there is one.
 func (db *DB) QueryPath(ctx context.Context, path string) (row PathRow, found bool, err error) {
-	err = db.read(ctx, func(c *conn) (err error) { row, found, err = c.QueryPath(path); return err })
+	err = db.read(ctx, func(c *conn) (err error) {
+		generation := db.Generation() // before the question, so that a later change is noticed next time
+		row, found, err = c.queryPath(path, func(id int64) ([]string, error) {
+			return c.names.references(c, generation, id)
+		})
+		return err
+	})
 	return row, found, err
 }
 

@@ -22,6 +22,8 @@ const (
 	stmtQueryID
 	stmtQueryMaxID
 	stmtQueryPath
+	stmtQueryReferenceIDs
+	stmtQueryName
 	stmtQueryReferences
 	stmtQueryReferrers
 	stmtQueryDerivers
@@ -63,6 +65,8 @@ var statementFiles = [stmtCount]string{
 	stmtQueryID:                 "query_id",
 	stmtQueryMaxID:              "query_max_id",
 	stmtQueryPath:               "query_path",
+	stmtQueryReferenceIDs:       "query_reference_ids",
+	stmtQueryName:               "query_name",
 	stmtQueryReferences:         "query_references",
 	stmtQueryReferrers:          "query_referrers",
 	stmtQueryDerivers:           "query_derivers",

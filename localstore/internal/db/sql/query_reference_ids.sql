@@ -1,0 +1,1 @@
+select reference from Refs where referrer = ?1
