@@ -13,14 +13,15 @@ import (
 // parseAttrs reads structured attributes and gives them as upstream would
 // write them again, which is what gets hashed.
 func parseAttrs(text string) (*string, error) {
+	if strings.HasPrefix(text, "{") && njson.IsCanonical(text) {
+		return &text, nil
+	}
 	v, err := attrsValue(text)
 	if err != nil {
 		return nil, err
 	}
-	if out := v.String(); out != text {
-		return &out, nil
-	}
-	return &text, nil
+	out := v.String()
+	return &out, nil
 }
 
 func attrsValue(text string) (njson.Value, error) {

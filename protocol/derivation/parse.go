@@ -72,6 +72,20 @@ type parser struct {
 	features Features
 	// dynamic is set for the format that knows dynamic inputs.
 	dynamic bool
+	// names and nodes are cut up among inputs, which are many and small.
+	names []string
+	nodes []InputOutputs
+}
+
+// node makes an input's node.
+func (p *parser) node(names []string) *InputOutputs {
+	if len(p.nodes) == 0 {
+		p.nodes = make([]InputOutputs, 32)
+	}
+	in := &p.nodes[0]
+	p.nodes = p.nodes[1:]
+	in.Outputs = names
+	return in
 }
 
 func (p *parser) version(name string) error {
@@ -182,12 +196,15 @@ func escaped(c byte) byte {
 	return c
 }
 
-// strings reads a list of strings that make up a set.
+// stringSet reads a list of strings that make up a set.
 func (p *parser) stringSet() ([]string, error) {
 	if err := p.expect("["); err != nil {
 		return nil, err
 	}
-	var set []string
+	if cap(p.names)-len(p.names) < 4 {
+		p.names = make([]string, 0, 64)
+	}
+	set := p.names[len(p.names):]
 	for !p.end() {
 		s, err := p.str()
 		if err != nil {
@@ -195,10 +212,17 @@ func (p *parser) stringSet() ([]string, error) {
 		}
 		set = append(set, s)
 	}
-	if len(set) > 1 && !slices.IsSorted(set) {
-		slices.Sort(set)
+	if len(set) == 0 {
+		return nil, nil
 	}
-	return slices.Compact(set), nil
+	// If the set outgrew what was left, append moved it.
+	if len(p.names)+len(set) <= cap(p.names) {
+		p.names = p.names[:len(p.names)+len(set)]
+	}
+	if len(set) > 1 {
+		set = sortedSet(set)
+	}
+	return slices.Clip(set), nil
 }
 
 func (p *parser) path() (storepath.Path, error) {
@@ -269,7 +293,7 @@ func (p *parser) inputDrvs(d *Derivation) error {
 	if err := p.expect(",["); err != nil {
 		return err
 	}
-	d.InputDrvs = make(map[storepath.Path]*InputOutputs)
+	d.InputDrvs = make(map[storepath.Path]*InputOutputs, p.inputCount())
 	for !p.end() {
 		if err := p.expect("("); err != nil {
 			return err
@@ -291,6 +315,12 @@ func (p *parser) inputDrvs(d *Derivation) error {
 	return nil
 }
 
+// inputCount guesses how many input derivations follow.
+func (p *parser) inputCount() int {
+	list, _, _ := strings.Cut(p.rest, ")],[")
+	return strings.Count(list, "),(") + 1
+}
+
 func (p *parser) inputOutputs(depth int) (*InputOutputs, error) {
 	if p.dynamic && strings.HasPrefix(p.rest, "(") {
 		return p.dynamicOutputs(depth)
@@ -299,7 +329,10 @@ func (p *parser) inputOutputs(depth int) (*InputOutputs, error) {
 		return nil, badFormat("invalid inputDrvs entry in derivation")
 	}
 	names, err := p.stringSet()
-	return &InputOutputs{Outputs: names}, err
+	if err != nil {
+		return nil, err
+	}
+	return p.node(names), nil
 }
 
 func (p *parser) dynamicOutputs(depth int) (*InputOutputs, error) {
@@ -313,7 +346,7 @@ func (p *parser) dynamicOutputs(depth int) (*InputOutputs, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &InputOutputs{Outputs: names}
+	in := p.node(names)
 	if err := p.expect(",["); err != nil {
 		return nil, err
 	}
@@ -383,7 +416,7 @@ func (p *parser) env(d *Derivation) error {
 	if err := p.expect(",["); err != nil {
 		return err
 	}
-	d.Env = make(map[string]string, strings.Count(p.rest, "\",\"")/2)
+	d.Env = make(map[string]string, strings.Count(p.rest, `"),("`)+1)
 	for !p.end() {
 		if err := p.expect("("); err != nil {
 			return err

@@ -123,6 +123,23 @@ func TestConversionsLikeC(t *testing.T) {
 	}
 }
 
+func TestIsCanonical(t *testing.T) {
+	for _, text := range []string{`{"a":[1,-2,true,false,null,"x\n\"é"],"b":{},"c":[]}`, `""`, "0", "-7", "123456789012345678"} {
+		v, err := Parse(text)
+		if !IsCanonical(text) || err != nil || v.String() != text {
+			t.Errorf("%s does not count as canonical (%v, %v)", text, v, err)
+		}
+	}
+	for _, text := range []string{
+		"", `{"b":1,"a":1}`, `{"a":1,"a":1}`, "[1, 2]", "-0", "01", "1.0", "1e5", `"\/"`, "\"\xff\"", "\"\n\"", "[", "[1", `{"a"`, `{"a":`, `{"a":1`,
+		`{1:1}`, "[1,]", "tru", "-", `"\`, "1 ", strings.Repeat("[", MaxDepth+2),
+	} {
+		if IsCanonical(text) {
+			t.Errorf("%.20s counts as canonical", text)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{`{"a":[1,-2,3.5e7,"x\n\u0001"],"b":{}}`, `"\ud83d\ude00"`, "[[[]]]", "-0.0", "1e-400", "18446744073709551616", "null"} {
 		f.Add(seed)
@@ -133,6 +150,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		text := v.String()
+		if IsCanonical(in) && in != text {
+			t.Errorf("%q counts as canonical, but is written %q", in, text)
+		}
 		again, err := Parse(text)
 		if err != nil {
 			t.Fatalf("Parse(%q), which is %q written again: %v", text, in, err)

@@ -279,8 +279,12 @@ func (p *parser) escaped(start int) (string, error) {
 		case c < ' ':
 			return "", p.fail("syntax error while parsing value - invalid string: control character must be escaped")
 		default:
-			out = append(out, c)
-			p.at++
+			end := p.at + 1
+			for end < len(p.text) && p.text[end] >= ' ' && p.text[end] != '"' && p.text[end] != '\\' {
+				end++
+			}
+			out = append(out, p.text[p.at:end]...)
+			p.at = end
 		}
 	}
 	return "", p.fail("syntax error while parsing value - invalid string: missing closing quote")
