@@ -36,9 +36,9 @@ type Options struct {
 type Client struct {
 	o     Options
 	slots chan struct{} // one token per open or opening connection
+	idle  chan *Conn    // those of them that nobody uses
 
 	mu     sync.Mutex
-	idle   []*Conn
 	closed bool
 }
 
@@ -71,7 +71,7 @@ func New(o Options) *Client {
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns
 	}
-	return &Client{o: o, slots: make(chan struct{}, o.MaxConns)}
+	return &Client{o: o, slots: make(chan struct{}, o.MaxConns), idle: make(chan *Conn, o.MaxConns)}
 }
 
 // Close closes the idle connections. Those in use are closed when their call
@@ -81,12 +81,15 @@ func (c *Client) Close() error {
 	defer c.mu.Unlock()
 	c.closed = true
 	var errs []error
-	for _, conn := range c.idle {
-		errs = append(errs, conn.Close())
-		<-c.slots
+	for {
+		select {
+		case conn := <-c.idle:
+			errs = append(errs, conn.Close())
+			<-c.slots
+		default:
+			return errors.Join(errs...)
+		}
 	}
-	c.idle = nil
-	return errors.Join(errs...)
 }
 
 // Dir is the daemon's store directory.
@@ -109,20 +112,23 @@ func (c *Client) Do(ctx context.Context, f func(*Conn) error) error {
 	}
 }
 
-// take gives an idle connection, newest first, or opens one.
+// take gives an idle connection or opens one, and waits for either if there
+// are as many as there may be.
 func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) {
-	if conn, err := c.pop(); conn != nil || err != nil {
-		return conn, true, err
+	if c.isClosed() {
+		return nil, false, ErrClosed
 	}
 	select {
+	case conn := <-c.idle:
+		return conn, true, nil
+	default:
+	}
+	select {
+	case conn := <-c.idle:
+		return conn, true, nil
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, false, ctx.Err()
-	}
-	// One may have come back while we waited for the slot.
-	if conn, err := c.pop(); conn != nil || err != nil {
-		<-c.slots
-		return conn, true, err
 	}
 	conn, err = Open(ctx, c.o)
 	if err != nil {
@@ -131,19 +137,10 @@ func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) 
 	return conn, false, err
 }
 
-func (c *Client) pop() (*Conn, error) {
+func (c *Client) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return nil, ErrClosed
-	}
-	if len(c.idle) == 0 {
-		return nil, nil
-	}
-	last := len(c.idle) - 1
-	conn := c.idle[last]
-	c.idle = c.idle[:last]
-	return conn, nil
+	return c.closed
 }
 
 func (c *Client) give(conn *Conn) {
@@ -154,5 +151,5 @@ func (c *Client) give(conn *Conn) {
 		<-c.slots
 		return
 	}
-	c.idle = append(c.idle, conn)
+	c.idle <- conn // has room for every connection there may be
 }

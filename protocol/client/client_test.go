@@ -1,0 +1,300 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/protocol/wire"
+)
+
+var pathA = func() storepath.Path {
+	p, err := storepath.ParseBase("g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a")
+	if err != nil {
+		panic(err)
+	}
+	return p
+}()
+
+// server is a small daemon: each connection logs in and then answers with
+// handle until that fails.
+type server struct {
+	version protocol.Version
+	handle  func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error
+	// opened counts connections.
+	opened atomic.Int32
+	wait   sync.WaitGroup
+}
+
+// dial opens a connection to the server, in memory.
+func (s *server) dial(context.Context) (io.ReadWriteCloser, error) {
+	client, peer := net.Pipe()
+	s.opened.Add(1)
+	s.wait.Go(func() {
+		defer peer.Close()
+		s.serve(peer)
+	})
+	return client, nil
+}
+
+func (s *server) serve(peer net.Conn) error {
+	version := s.version
+	if version.Number == 0 {
+		version = protocol.DaemonVersion()
+	}
+	r, w, err := protocol.ServerHandshake(wire.NewReader(peer), wire.NewWriter(peer), storepath.DefaultDir, version,
+		protocol.ServerInfo{NixVersion: "2.34.8", Trust: protocol.Trusted})
+	if err != nil {
+		return err
+	}
+	w.Frame(protocol.FrameLast)
+	for err == nil {
+		if err = w.Flush(); err != nil {
+			return err
+		}
+		var op protocol.Op
+		if op, err = r.Op(); err == nil {
+			err = s.handle(r, w, op)
+		}
+	}
+	return err
+}
+
+// yes answers OpIsValidPath.
+func yes(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+	if op != protocol.OpIsValidPath {
+		return errors.New("unexpected operation")
+	}
+	_, err := r.StorePath()
+	w.Frame(protocol.FrameLast)
+	w.Bool(true)
+	return err
+}
+
+func open(t *testing.T, s *server, o Options) *Client {
+	t.Helper()
+	o.Dial = s.dial
+	c := New(o)
+	t.Cleanup(func() {
+		c.Close()
+		s.wait.Wait()
+	})
+	return c
+}
+
+func TestPoolIsShared(t *testing.T) {
+	s := &server{handle: yes}
+	c := open(t, s, Options{MaxConns: 3})
+	var wait sync.WaitGroup
+	for range 50 {
+		wait.Go(func() {
+			for range 20 {
+				if valid, err := c.IsValid(t.Context(), pathA); err != nil || !valid {
+					t.Errorf("got %v, %v", valid, err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if n := s.opened.Load(); n < 1 || n > 3 {
+		t.Errorf("opened %d connections, want at most 3", n)
+	}
+}
+
+// TestReopens calls again when a connection died while it lay idle.
+func TestReopens(t *testing.T) {
+	once := &server{}
+	once.handle = func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+		if err := yes(r, w, op); err != nil {
+			return err
+		}
+		w.Flush()
+		return io.EOF // hang up after one answer
+	}
+	c := open(t, once, Options{})
+	for range 5 {
+		if valid, err := c.IsValid(t.Context(), pathA); err != nil || !valid {
+			t.Fatalf("got %v, %v", valid, err)
+		}
+	}
+	if n := once.opened.Load(); n != 5 {
+		t.Errorf("opened %d connections, want 5", n)
+	}
+}
+
+// TestRefusal keeps a connection whose request was refused.
+func TestRefusal(t *testing.T) {
+	s := &server{handle: func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+		r.StorePath()
+		w.LogLine("thinking\n")
+		w.Error(&protocol.Error{Message: "no", Traces: []string{"while asking"}})
+		return nil
+	}}
+	c := open(t, s, Options{})
+	for range 3 {
+		_, err := c.IsValid(t.Context(), pathA)
+		var refusal *protocol.Error
+		if !errors.As(err, &refusal) || refusal.Message != "no" || len(refusal.Traces) != 1 {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := s.opened.Load(); n != 1 {
+		t.Errorf("opened %d connections, want 1", n)
+	}
+}
+
+// TestBrokenMidway does not repeat a request that the daemon began to answer.
+func TestBrokenMidway(t *testing.T) {
+	var asked atomic.Int32
+	s := &server{handle: func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+		r.StorePath()
+		if asked.Add(1) == 1 {
+			w.Frame(protocol.FrameLast)
+			w.Bool(true)
+			return nil
+		}
+		w.LogLine("working\n")
+		w.Flush()
+		return io.EOF
+	}}
+	c := open(t, s, Options{})
+	if _, err := c.IsValid(t.Context(), pathA); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.IsValid(t.Context(), pathA); err == nil {
+		t.Error("a request that broke off succeeded")
+	}
+	if n := asked.Load(); n != 2 {
+		t.Errorf("asked %d times, want 2", n)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	begun := make(chan struct{})
+	s := &server{handle: func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+		r.StorePath()
+		close(begun)
+		_, err := r.Op() // never comes
+		return err
+	}}
+	c := open(t, s, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-begun
+		cancel()
+	}()
+	if _, err := c.IsValid(ctx, pathA); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	c := open(t, &server{handle: yes}, Options{})
+	c.Close()
+	if _, err := c.IsValid(t.Context(), pathA); !errors.Is(err, ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// lines keeps log messages.
+type lines struct {
+	activity.Discard
+	mu   sync.Mutex
+	text []string
+}
+
+func (l *lines) Message(_ activity.Level, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, text)
+}
+
+func TestSettingsAndLog(t *testing.T) {
+	var got protocol.ClientOptions
+	s := &server{handle: func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) (err error) {
+		if op != protocol.OpSetOptions {
+			return yes(r, w, op)
+		}
+		got, err = r.Options()
+		w.LogLine("noted\n")
+		w.Frame(protocol.FrameLast)
+		return err
+	}}
+	var log lines
+	c := open(t, s, Options{Settings: &protocol.ClientOptions{MaxJobs: 7}, Log: &log})
+	for range 2 {
+		if _, err := c.IsValid(t.Context(), pathA); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got.MaxJobs != 7 || len(log.text) != 1 || log.text[0] != "noted" {
+		t.Errorf("got %+v, log %q", got, log.text)
+	}
+}
+
+// TestAddNAR sends an archive in each of the three forms.
+func TestAddNAR(t *testing.T) {
+	var archive bytes.Buffer
+	aw := nar.NewWriter(&archive)
+	contents := strings.Repeat("contents ", 40000)
+	if err := aw.Regular("", false, uint64(len(contents)), strings.NewReader(contents)); err != nil {
+		t.Fatal(err)
+	}
+	if err := aw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, minor := range []uint8{18, 20, 21, 22, 23, 38} {
+		var got bytes.Buffer
+		s := &server{version: protocol.Version{Number: protocol.Minor(minor)}, handle: func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+			if _, err := r.AddToStoreNar(); err != nil {
+				return err
+			}
+			var err error
+			switch {
+			case minor >= 23:
+				_, err = io.Copy(&got, r.Framed())
+			case minor >= 21:
+				for err == nil && got.Len() < archive.Len() {
+					w.Frame(protocol.FrameRead)
+					w.Uint64(1000)
+					w.Flush()
+					var data []byte
+					data, err = r.Bytes(1000)
+					got.Write(data)
+				}
+			default:
+				_, err = nar.Copy(&got, r.Reader)
+			}
+			w.Frame(protocol.FrameLast)
+			return err
+		}}
+		c := open(t, s, Options{})
+		info := &pathinfo.Info{Path: pathA, NarHash: nixhash.Of(nixhash.SHA256, archive.String()), NarSize: uint64(archive.Len())}
+		if err := c.AddNAR(t.Context(), protocol.AddToStoreNarRequest{Info: info}, bytes.NewReader(archive.Bytes())); err != nil {
+			t.Errorf("1.%d: %v", minor, err)
+		}
+		if !bytes.Equal(got.Bytes(), archive.Bytes()) {
+			t.Errorf("1.%d: the archive arrived with %d bytes, want %d", minor, got.Len(), archive.Len())
+		}
+	}
+}
+
+func TestUnixDialFails(t *testing.T) {
+	c := New(Options{Dial: Unix("/does/not/exist")})
+	if _, err := c.IsValid(t.Context(), pathA); err == nil || !strings.Contains(err.Error(), "/does/not/exist") {
+		t.Errorf("got %v", err)
+	}
+}
