@@ -1,0 +1,142 @@
+// Command bench measures a daemon beside others: the same requests, over the
+// socket, in turn, each daemon on a fresh store of its own. It prints the median
+// of each figure and the ratios of wall time and of CPU time over the daemon's
+// whole process tree.
+//
+//	bench -ours ./nix-daemon -theirs /path/a/nix-daemon,/path/b/nix-daemon
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+)
+
+func main() {
+	ours := flag.String("ours", "", "our nix-daemon")
+	theirs := flag.String("theirs", "", "other nix-daemons, separated by commas; each may have a file env two folders up to be sourced")
+	only := flag.String("only", "", "run workloads whose name matches this expression")
+	rounds := flag.Int("rounds", 3, "how often each workload runs on each daemon")
+	quick := flag.Bool("quick", false, "a tenth of each workload, to see that it runs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *ours, *theirs, *only, *rounds, *quick); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, ours, theirs, only string, rounds int, quick bool) error {
+	if ours == "" {
+		return fmt.Errorf("which daemon is ours? give -ours")
+	}
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	daemons := []string{ours}
+	if theirs != "" {
+		daemons = append(daemons, strings.Split(theirs, ",")...)
+	}
+	scale := 1
+	if quick {
+		scale = 10
+	}
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	header(out, daemons)
+	for _, w := range workloads {
+		if !wanted.MatchString(w.name) {
+			continue
+		}
+		results, err := alternate(ctx, w, daemons, rounds, scale)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		row(out, w, results)
+		out.Flush()
+	}
+	return nil
+}
+
+func header(out *tabwriter.Writer, daemons []string) {
+	fmt.Fprintf(out, "workload\tunit\tours")
+	for i := range daemons[1:] {
+		fmt.Fprintf(out, "\tother %d\tratio\tCPU ratio", i+1)
+	}
+	fmt.Fprintln(out)
+	for i, d := range daemons[1:] {
+		fmt.Fprintf(os.Stderr, "other %d is %s\n", i+1, d)
+	}
+}
+
+// result is one run of a workload.
+type result struct {
+	// value is the figure in the workload's unit.
+	value float64
+	// cpu is in seconds, per operation.
+	cpu float64
+}
+
+// alternate runs a workload on each daemon in turn, rounds times.
+func alternate(ctx context.Context, w workload, daemons []string, rounds, scale int) ([][]result, error) {
+	results := make([][]result, len(daemons))
+	for range rounds {
+		for i, binary := range daemons {
+			r, err := once(ctx, w, binary, scale)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", binary, err)
+			}
+			results[i] = append(results[i], r)
+		}
+	}
+	return results, nil
+}
+
+// row prints the medians. A ratio above 1 means that ours is better, whether
+// the unit counts time, memory or speed.
+func row(out *tabwriter.Writer, w workload, results [][]result) {
+	value := func(r result) float64 { return r.value }
+	cpu := func(r result) float64 { return r.cpu }
+	ours := median(results[0], value)
+	fmt.Fprintf(out, "%s\t%s\t%s", w.name, w.unit, figure(ours))
+	for _, other := range results[1:] {
+		theirs := median(other, value)
+		ratio := ours / theirs
+		if w.lessIsBetter {
+			ratio = theirs / ours
+		}
+		cpuRatio := "-"
+		if c := median(results[0], cpu); c > 0 {
+			cpuRatio = fmt.Sprintf("%.2f", median(other, cpu)/c)
+		}
+		fmt.Fprintf(out, "\t%s\t%.2f\t%s", figure(theirs), ratio, cpuRatio)
+	}
+	fmt.Fprintln(out)
+}
+
+func figure(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 1:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}
+
+func median(results []result, of func(result) float64) float64 {
+	values := make([]float64, len(results))
+	for i, r := range results {
+		values[i] = of(r)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/client"
+	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+)
+
+// connects logs in, asks once and hangs up, over and over.
+func connects(clients int) func(*bench) (float64, error) {
+	return func(b *bench) (float64, error) {
+		each := b.n(2000) / clients
+		err := parallel(clients, func(int) error {
+			for range each {
+				c := b.pool(1, 1)
+				if _, err := c.PathFromHashPart(b.ctx, strings.Repeat("0", 32)); err != nil {
+					return err
+				}
+				c.Close()
+			}
+			return nil
+		})
+		return float64(each * clients), err
+	}
+}
+
+// parallel runs f in so many goroutines.
+func parallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Go(func() { errs[i] = f(i) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// idleConnections measures what a hundred of them add to the daemon.
+func idleConnections(b *bench) (float64, error) {
+	before := b.memory()
+	conns := make([]*client.Conn, 100)
+	for i := range conns {
+		o := b.pool(1, 1)
+		defer o.Close()
+		var err error
+		if conns[i], err = client.Open(b.ctx, b.options()); err != nil {
+			return 0, err
+		}
+		defer conns[i].Close()
+	}
+	b.state = (b.memory() - before) / float64(len(conns)) / 1000
+	return 1, nil
+}
+
+// stored is a figure that the run left behind.
+func stored(b *bench, _ float64, _ time.Duration) float64 { return b.state.(float64) }
+
+// tiny makes the NAR of a small file and the metadata of a path that holds it.
+func tiny(b *bench, i int, refs []storepath.Path) (client.Addition, error) {
+	text := fmt.Sprintf("tiny %d", i)
+	var archive bytes.Buffer
+	w := nar.NewWriter(&archive)
+	if err := errors.Join(w.Regular("", false, uint64(len(text)), strings.NewReader(text)), w.Close()); err != nil {
+		return client.Addition{}, err
+	}
+	hash := nixhash.Of(nixhash.SHA256, archive.String())
+	dir := storepath.Dir(b.storeDir())
+	p, err := dir.MakePath("output:out", nixhash.Of(nixhash.SHA256, text), fmt.Sprintf("tiny-%d", i))
+	return client.Addition{
+		Info: &pathinfo.Info{Path: p, NarHash: hash, NarSize: uint64(archive.Len()), References: refs, RegistrationTime: 1},
+		NAR:  bytes.NewReader(archive.Bytes()),
+	}, err
+}
+
+// tinies makes so many paths, each referring to the refs before it.
+func tinies(b *bench, count, refs int) ([]client.Addition, []storepath.Path, error) {
+	additions := make([]client.Addition, count)
+	paths := make([]storepath.Path, count)
+	for i := range additions {
+		var err error
+		before := storepath.SortUnique(append([]storepath.Path{}, paths[max(0, i-refs):i]...))
+		if additions[i], err = tiny(b, i, before); err != nil {
+			return nil, nil, err
+		}
+		paths[i] = additions[i].Info.Path
+	}
+	return additions, paths, nil
+}
+
+// fill imports 20,000 paths.
+func fill(refs int) func(*bench) error {
+	return func(b *bench) error {
+		additions, paths, err := tinies(b, b.n(20000), refs)
+		if err != nil {
+			return err
+		}
+		b.state = paths
+		c := b.pool(1, 1)
+		defer c.Close()
+		return c.AddMultiple(b.ctx, false, true, additions)
+	}
+}
+
+func pathInfo(clients int) func(*bench) (float64, error) {
+	return func(b *bench) (float64, error) {
+		return each(b, clients, func(c *client.Client, p storepath.Path) error {
+			_, err := c.PathInfo(b.ctx, p)
+			return err
+		})
+	}
+}
+
+// each asks about every path, shared among so many clients, each with a
+// connection of its own.
+func each(b *bench, clients int, ask func(*client.Client, storepath.Path) error) (float64, error) {
+	paths := b.state.([]storepath.Path)
+	share := len(paths) / clients
+	err := parallel(clients, func(i int) error {
+		c := b.pool(1, 1)
+		defer c.Close()
+		for _, p := range paths[i*share : (i+1)*share] {
+			if err := ask(c, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return float64(share * clients), err
+}
+
+func validity(b *bench) (float64, error) {
+	return each(b, 1, func(c *client.Client, p storepath.Path) error {
+		_, err := c.IsValid(b.ctx, p)
+		return err
+	})
+}
+
+func tempRoots(b *bench) (float64, error) {
+	return each(b, 1, func(c *client.Client, p storepath.Path) error { return c.AddTempRoot(b.ctx, p) })
+}
+
+func validPaths(b *bench) (float64, error) {
+	c := b.pool(1, 1)
+	defer c.Close()
+	valid, err := c.ValidPaths(b.ctx, storepath.SortUnique(b.state.([]storepath.Path)), false)
+	return float64(len(valid)), err
+}
+
+func importBatch(b *bench) (float64, error) {
+	additions, _, err := tinies(b, b.n(20000), 1)
+	if err != nil {
+		return 0, err
+	}
+	c := b.pool(1, 1)
+	defer c.Close()
+	return float64(len(additions)), c.AddMultiple(b.ctx, false, true, additions)
+}
+
+func importSingly(b *bench) (float64, error) {
+	additions, _, err := tinies(b, b.n(3000), 1)
+	if err != nil {
+		return 0, err
+	}
+	c := b.pool(1, 1)
+	defer c.Close()
+	for _, a := range additions {
+		if err := c.AddNAR(b.ctx, protocol.AddToStoreNarRequest{Info: a.Info, DontCheckSigs: true}, a.NAR); err != nil {
+			return 0, err
+		}
+	}
+	return float64(len(additions)), nil
+}
+
+// texts adds 1.5 KB texts, as instantiation does.
+func texts(clients int) func(*bench) (float64, error) {
+	return func(b *bench) (float64, error) {
+		share := b.n(4000) / clients
+		err := parallel(clients, func(i int) error {
+			c := b.pool(1, 1)
+			defer c.Close()
+			for j := range share {
+				text := fmt.Sprintf("text %d of client %d\n%s", j, i, strings.Repeat("contents ", 166))
+				_, err := c.AddToStore(b.ctx, protocol.AddToStoreRequest{
+					Name: fmt.Sprintf("text-%d-%d", i, j), MethodAlgo: "text:sha256",
+				}, strings.NewReader(text))
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return float64(share * clients), err
+	}
+}
