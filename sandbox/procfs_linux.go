@@ -43,6 +43,7 @@ type procStat struct {
 	pid, parent, group, session int
 	state                       byte
 	start                       uint64 // clock ticks since boot
+	memory                      bool   // has an address space: no kernel thread, and not yet far into its exit
 }
 
 // living says that the process can still run or be made to.
@@ -60,7 +61,7 @@ func readStat(pid int) (procStat, error) {
 func parseStat(pid int, b []byte) (procStat, error) {
 	end := bytes.LastIndexByte(b, ')')
 	fields := strings.Fields(string(b[end+1:]))
-	if end < 0 || len(fields) < 20 {
+	if end < 0 || len(fields) < 21 {
 		return procStat{}, fmt.Errorf("parse /proc/%d/stat: %q", pid, b)
 	}
 	s := procStat{pid: pid, state: fields[0][0]}
@@ -75,7 +76,7 @@ func parseStat(pid int, b []byte) (procStat, error) {
 	if err != nil {
 		return procStat{}, fmt.Errorf("parse /proc/%d/stat: %w", pid, err)
 	}
-	s.start = start
+	s.start, s.memory = start, fields[20] != "0"
 	return s, nil
 }
 

@@ -57,7 +57,7 @@ func BenchmarkSweepUser(b *testing.B) {
 
 func TestParseStat(t *testing.T) {
 	good := "12 (a) b) (c) S 3 4 5 0 -1 4194560 1 0 0 0 2 3 0 0 20 0 1 0 987 2461696 200 18446744073709551615\n"
-	want := procStat{pid: 12, parent: 3, group: 4, session: 5, state: 'S', start: 987}
+	want := procStat{pid: 12, parent: 3, group: 4, session: 5, state: 'S', start: 987, memory: true}
 	if got, err := parseStat(12, []byte(good)); err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}

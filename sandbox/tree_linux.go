@@ -12,16 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree finds what a builder without a user of its own has started.
+// tree finds what a builder without a user of its own has started. It is guarded by its Process's mu.
 type tree struct {
 	root    int // the builder: also the session and the process group
 	dir     string
 	marks   []string // environment entries that name dir
 	started time.Time
+	// seen are the members found so far with their start times. A process on its way out loses what it was found by
+	// before it is gone.
+	seen map[int]uint64
 }
 
 func newTree(pid int, spec *Spec) *tree {
-	return &tree{root: pid, dir: spec.Dir, marks: spec.dirMarks(), started: time.Now()}
+	return &tree{root: pid, dir: spec.Dir, marks: spec.dirMarks(), started: time.Now(), seen: make(map[int]uint64)}
 }
 
 // kill stops all members until no new one appears, and then kills them. Stopping comes first because it keeps
@@ -77,7 +80,7 @@ func (t *tree) members() ([]int, error) {
 	}
 	belongs := map[int]bool{t.root: true}
 	for _, s := range candidates {
-		if s.session == t.root || s.group == t.root || t.marked(s) {
+		if t.seen[s.pid] == s.start || s.session == t.root || s.group == t.root || t.marked(s) {
 			belongs[s.pid] = true
 		}
 	}
@@ -92,6 +95,7 @@ func (t *tree) members() ([]int, error) {
 	var members []int
 	for _, s := range candidates {
 		if belongs[s.pid] && s.living() {
+			t.seen[s.pid] = s.start
 			members = append(members, s.pid)
 		}
 	}
@@ -161,12 +165,24 @@ func ownThread(pid int) bool {
 // The kernel accepts no more than 6 MiB at exec.
 const environLimit = 6 << 20
 
+// readEnviron looks more than once at an empty environment: a process in the middle of an exec has one for a moment.
+func readEnviron(name string, memory bool) (env []byte, err error) {
+	for range 5 {
+		env, err = readProc(name, environLimit)
+		if err != nil || len(env) > 0 || !memory {
+			break
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	return env, err
+}
+
 // marked recognises a daemonised process, which has left session, group and parents: it was given an environment that
 // names the build directory, or is an orphan that works in it. (A mere visitor to the directory, such as an
 // administrator's shell, is no orphan.) One that has shed both is out of reach without a build user.
 func (t *tree) marked(s procStat) bool {
 	proc := "/proc/" + strconv.Itoa(s.pid)
-	env, err := readProc(proc+"/environ", environLimit)
+	env, err := readEnviron(proc+"/environ", s.memory)
 	if err != nil {
 		return false
 	}

@@ -44,6 +44,20 @@ func escapeSpec(t *testing.T, u *sandbox.User, script string) sandbox.Spec {
 	return spec
 }
 
+// start sees to it that a test that fails leaves nothing running, which its launcher would wait for.
+func start(t *testing.T, l *sandbox.Launcher, spec sandbox.Spec) *sandbox.Process {
+	t.Helper()
+	p, err := l.Start(context.Background(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Kill()
+		p.Wait()
+	})
+	return p
+}
+
 func readPids(t *testing.T, r io.Reader, n int) []int {
 	t.Helper()
 	var pids []int
@@ -74,10 +88,7 @@ func TestKillWholeTree(t *testing.T) {
 	for _, tt := range users {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLauncher(t)
-			p, err := l.Start(context.Background(), escapeSpec(t, tt.user(t), escape+"sleep 1000"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := start(t, l, escapeSpec(t, tt.user(t), escape+"sleep 1000"))
 			pids := append(readPids(t, p.Output(), 5), p.Pid())
 			for _, pid := range pids {
 				if !alive(pid) {
@@ -114,10 +125,7 @@ func TestWaitClearsLeftovers(t *testing.T) {
 	for _, tt := range users {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLauncher(t)
-			p, err := l.Start(context.Background(), escapeSpec(t, tt.user(t), escape+"wait_for_pids=1; sleep 0.2; exit 7"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := start(t, l, escapeSpec(t, tt.user(t), escape+"wait_for_pids=1; sleep 0.2; exit 7"))
 			pids := readPids(t, p.Output(), 5)
 			res, err := p.Wait()
 			if err != nil || res.ExitCode != 7 {
@@ -140,15 +148,13 @@ func TestKillMovingTarget(t *testing.T) {
 	for _, tt := range users {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLauncher(t)
-			spec := escapeSpec(t, tt.user(t), `cat >hop <<'END'
+			spec := escapeSpec(t, tt.user(t), `: >log
+cat >hop <<'END'
 echo $$ >>log
 sh ./hop &
 END
 for i in 1 2 3; do sh ./hop & done; while [ "$(wc -l <log)" -lt 50 ]; do :; done; echo 1; sleep 1000`)
-			p, err := l.Start(context.Background(), spec)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := start(t, l, spec)
 			readPids(t, p.Output(), 1)
 			if err := p.Kill(); err != nil {
 				t.Error(err)
@@ -191,10 +197,7 @@ func TestStartClearsBuildUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newLauncher(t)
-	p, err := l.Start(context.Background(), escapeSpec(t, u, "exit 0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := start(t, l, escapeSpec(t, u, "exit 0"))
 	if alive(pid) {
 		t.Error("stray process is alive after Start")
 	}
@@ -209,10 +212,7 @@ func TestStartClearsBuildUser(t *testing.T) {
 func TestTreesAreSeparate(t *testing.T) {
 	sandboxtest.NeedPrograms(t, "setsid")
 	l := newLauncher(t)
-	long, err := l.Start(context.Background(), escapeSpec(t, nil, "setsid sleep 1000 & echo $!; (setsid sh -c 'echo $$; exec sleep 1000' &); wait"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	long := start(t, l, escapeSpec(t, nil, "setsid sleep 1000 & echo $!; (setsid sh -c 'echo $$; exec sleep 1000' &); wait"))
 	pids := append(readPids(t, long.Output(), 2), long.Pid())
 	for range 10 {
 		run(t, l, escapeSpec(t, nil, "setsid sleep 1000 >/dev/null 2>&1 & exit 0"))
@@ -231,12 +231,10 @@ func TestKillFightsBack(t *testing.T) {
 	u := sandboxtest.BuildUser(t)
 	l := newLauncher(t)
 	for _, signal := range []string{"STOP", "KILL"} {
-		script := fmt.Sprintf("for i in 1 2; do (trap '' TERM; while :; do kill -%s -1; done) & done; echo 1; while :; do kill -%[1]s -1; done", signal)
+		// One alone: several would stop or kill each other, and with them the fight.
+		script := fmt.Sprintf("exec 2>/dev/null; trap '' TERM; kill -%[1]s -1; echo 1; while :; do kill -%[1]s -1; done", signal)
 		for range 5 {
-			p, err := l.Start(context.Background(), escapeSpec(t, u, script))
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := start(t, l, escapeSpec(t, u, script))
 			readPids(t, p.Output(), 1)
 			if err := p.Kill(); err != nil {
 				t.Error(err)
@@ -249,10 +247,7 @@ func TestKillFightsBack(t *testing.T) {
 // Somebody looking around in the build directory is not part of the build.
 func TestVisitorSurvives(t *testing.T) {
 	l := newLauncher(t)
-	p, err := l.Start(context.Background(), escapeSpec(t, nil, "pwd; sleep 1000"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := start(t, l, escapeSpec(t, nil, "pwd; sleep 1000"))
 	dir, err := bufio.NewReader(p.Output()).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
