@@ -8,6 +8,13 @@ import (
 	"testing"
 )
 
+// initialise has the daemon make the database. Upstream's processes that find
+// none at the same moment take each other's unfinished one for corrupt.
+func (s scratch) initialise(t testing.TB, c client) {
+	t.Helper()
+	s.must(t, c, nil, "nix-store", "--verify")
+}
+
 // directEnv has a client open the store by itself.
 var directEnv = []string{"NIX_REMOTE="}
 
@@ -50,6 +57,7 @@ func TestWritersTogether(t *testing.T) {
 	s := newScratch(t)
 	s.configure(t, "max-jobs = 2\n")
 	d := startDaemon(t, s, shared.daemon, daemonOptions{})
+	s.initialise(t, clients[0])
 	const rounds = 5
 	var writers sync.WaitGroup
 	for _, c := range clients {
@@ -121,6 +129,7 @@ func TestReplacesUpstream(t *testing.T) {
 func TestBuiltOnce(t *testing.T) {
 	forEachClient(t, func(t *testing.T, s scratch, c client) {
 		d := startDaemon(t, s, shared.daemon, daemonOptions{})
+		s.initialise(t, c)
 		count := s.path("tmp/count")
 		expr := shell("once", "echo run >> "+count+"; sleep 0.3; echo said; echo > $out")
 		const askers = 6
