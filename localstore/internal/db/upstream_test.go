@@ -232,8 +232,8 @@ func TestUpstreamWritesMeanwhile(t *testing.T) {
 		var ours []string
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
+		var mu sync.Mutex // guards ours
 		for caller := range 4 {
-			var mu sync.Mutex
 			wg.Go(func() {
 				for i := 0; ; i++ {
 					select {
