@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -28,12 +29,16 @@ type AddToStoreRequest struct {
 	OldAlgo   nixhash.Algo
 }
 
-// Method gives the method and the algorithm.
-func (req AddToStoreRequest) Method() (storepath.Method, nixhash.Algo, error) {
-	if req.DataIsNAR {
-		return req.OldMethod, req.OldAlgo, nil
+// Method gives the method and the algorithm, if the features allow them.
+func (req AddToStoreRequest) Method(f derivation.Features) (storepath.Method, nixhash.Algo, error) {
+	method, algo := req.OldMethod, req.OldAlgo
+	if !req.DataIsNAR {
+		var err error
+		if method, algo, err = storepath.ParseCAMethod(req.MethodAlgo); err != nil {
+			return 0, 0, err
+		}
 	}
-	return storepath.ParseCAMethod(req.MethodAlgo)
+	return method, algo, f.CheckAddress(method, algo)
 }
 
 // AddToStore reads the request.

@@ -80,7 +80,11 @@ func (r *Reader) ContentAddress() (storepath.ContentAddress, error) {
 	if err != nil {
 		return storepath.ContentAddress{}, err
 	}
-	return storepath.ParseContentAddress(s)
+	ca, err := storepath.ParseContentAddress(s)
+	if err != nil {
+		return storepath.ContentAddress{}, err
+	}
+	return ca, r.Features.CheckAddress(ca.Method, ca.Hash.Algo())
 }
 
 // Signatures reads a set of signatures and gives it sorted.

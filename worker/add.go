@@ -46,7 +46,7 @@ func (c *conn) addToStore(ctx context.Context) error {
 	}
 	var info *pathinfo.Info
 	add := func(data io.Reader) error {
-		method, algo, err := req.Method()
+		method, algo, err := req.Method(c.in.Features)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,11 @@
 package derivation
 
-import "fmt"
+import (
+	"fmt"
+
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/storepath"
+)
 
 // Features says which experimental features are on, of those that decide what
 // a derivation or a derived path may say. The zero value has none.
@@ -40,4 +45,19 @@ func require(enabled bool, feature, reason string) error {
 		return nil
 	}
 	return &DisabledFeatureError{feature, reason}
+}
+
+// CheckAddress tells whether a content address may have that method and
+// algorithm, wherever it stands (libstore/content-address.cc,
+// libutil/hash.cc).
+func (f Features) CheckAddress(method storepath.Method, algo nixhash.Algo) error {
+	if method == storepath.MethodGit {
+		if err := require(f.GitHashing, "git-hashing", ""); err != nil {
+			return err
+		}
+	}
+	if algo == nixhash.BLAKE3 {
+		return require(f.BLAKE3Hashes, "blake3-hashes", "")
+	}
+	return nil
 }
