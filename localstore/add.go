@@ -2,8 +2,8 @@ package localstore
 
 import (
 	"context"
-	"fmt"
 
+	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/localstore/pathlock"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/pathinfo"
@@ -51,7 +51,9 @@ type adding struct {
 	h    *handle
 	opts *AddOptions
 	path storepath.Path
-	held *pathlock.Held // nil if the caller has the lock
+	// The lock: one of the two, or neither if the caller has it.
+	short *fstree.LockFile
+	held  *pathlock.Held
 }
 
 // begin locks a path that is to be added; nil if it turns out to be valid.
@@ -63,25 +65,42 @@ func (s *Store) begin(ctx context.Context, h *handle, p storepath.Path, o *AddOp
 		return nil, err
 	}
 	a := &adding{s: s, h: h, opts: o, path: p}
-	if o.LocksHeld == nil || !o.LocksHeld(p) {
-		held, err := s.locks.Lock(ctx, []string{s.RealPath(p)}, pathlock.Options{OnWait: func(path string) {
-			o.log().Message(activity.Info, fmt.Sprintf("waiting for lock on '%s'", path))
-		}})
-		if err != nil {
-			return nil, err
-		}
-		a.held = held
+	if err := a.lock(ctx); err != nil {
+		return nil, err
 	}
-	// Somebody may have added it while we waited.
-	valid, err := s.needless(ctx, h, p, o)
+	return a.recheck(ctx)
+}
+
+// recheck gives nil if somebody has added the path while its lock was waited for.
+func (a *adding) recheck(ctx context.Context) (*adding, error) {
+	valid, err := a.s.needless(ctx, a.h, a.path, a.opts)
 	if err == nil && !valid {
-		err = s.step("locked")
+		err = a.s.step("locked")
 	}
 	if valid || err != nil {
 		a.end(err)
 		return nil, err
 	}
 	return a, nil
+}
+
+func (a *adding) lock(ctx context.Context) error {
+	locked, err := a.tryLock(ctx, true)
+	if locked || err != nil {
+		return err
+	}
+	a.held, err = a.s.locks.Lock(ctx, []string{a.s.RealPath(a.path)}, pathlock.Options{})
+	return err
+}
+
+// tryLock locks the path if nobody else has it; with wait set it waits for others that add it, too.
+func (a *adding) tryLock(ctx context.Context, wait bool) (bool, error) {
+	if a.opts.LocksHeld != nil && a.opts.LocksHeld(a.path) {
+		return true, nil
+	}
+	var err error
+	a.short, err = a.h.short.lock(ctx, a.path.Base(), wait)
+	return a.short != nil, err
 }
 
 func (s *Store) needless(ctx context.Context, h *handle, p storepath.Path, o *AddOptions) (bool, error) {
@@ -93,11 +112,15 @@ func (s *Store) needless(ctx context.Context, h *handle, p storepath.Path, o *Ad
 
 // end releases the lock. What is valid needs no lock file any more.
 func (a *adding) end(err error) {
-	if a.held == nil {
-		return
+	var e error
+	switch {
+	case a.short != nil:
+		e = a.h.short.unlock(a.path.Base(), a.short)
+	case a.held != nil:
+		a.held.SetDeletion(err == nil)
+		e = a.held.Unlock()
 	}
-	a.held.SetDeletion(err == nil)
-	if e := a.held.Unlock(); e != nil {
+	if e != nil {
 		a.s.opts.Log(activity.Error, e.Error())
 	}
 }

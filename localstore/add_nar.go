@@ -42,52 +42,41 @@ func joinErrors(first, second error) error {
 }
 
 func (s *Store) admit(ctx context.Context, h *handle, info *pathinfo.Info, o *AddOptions) (*adding, error) {
-	if o.RequireSigs && !o.DontCheckSigs && o.TrustedKeys.CountValid(s.opts.StoreDir, info) == 0 {
-		return nil, fmt.Errorf("cannot add path '%s' because it lacks a signature by a trusted key", s.opts.StoreDir.Print(info.Path))
+	if err := s.checkTrust(info, o); err != nil {
+		return nil, err
 	}
 	return s.begin(ctx, h, info.Path, o)
 }
 
-func (a *adding) importNAR(ctx context.Context, info *pathinfo.Info, r io.Reader, consumed *bool) (err error) {
-	dir, name := a.h.root, a.path.Base()
-	if a.opts.Repair {
-		// What is valid may be in use: it stays until the new tree is whole.
-		st, err := a.s.StagingDir(ctx)
-		if err != nil {
-			return err
-		}
-		defer func() { err = joinErrors(err, st.Close()) }()
-		return a.importTo(ctx, st.dir, "x", info, r, consumed, func() error { return a.replace(ctx, st, "x") })
-	}
-	if err := a.clear(ctx); err != nil {
-		return err
-	}
-	if err := a.importTo(ctx, dir, name, info, r, consumed, func() error { return nil }); err != nil {
-		return err
+func (s *Store) checkTrust(info *pathinfo.Info, o *AddOptions) error {
+	if o.RequireSigs && !o.DontCheckSigs && o.TrustedKeys.CountValid(s.opts.StoreDir, info) == 0 {
+		return fmt.Errorf("cannot add path '%s' because it lacks a signature by a trusted key", s.opts.StoreDir.Print(info.Path))
 	}
 	return nil
 }
 
-// importTo restores a tree, checks it, has it put in place, and registers it.
-func (a *adding) importTo(ctx context.Context, dir *fstree.Dir, name string, info *pathinfo.Info, r io.Reader, consumed *bool, place func() error) error {
-	w := newHashWriter(nixhash.SHA256)
-	defer w.stop()
-	*consumed = true
-	if _, err := dir.Restore(name, r, w, a.s.restoreOptions(a.h)); err != nil {
-		return err
-	}
-	if err := a.s.step("restored"); err != nil {
-		return err
-	}
-	hash, size := w.finish()
-	if err := a.s.checkContents(ctx, dir, name, info, hash, size); err != nil {
-		_, e := dir.Delete(ctx, name)
-		return joinErrors(err, e)
-	}
-	if err := place(); err != nil {
-		return err
-	}
+func (a *adding) importNAR(ctx context.Context, info *pathinfo.Info, r io.Reader, consumed *bool) (err error) {
 	copied := *info
+	if !a.opts.Repair {
+		*consumed = true
+		if err := a.restore(ctx, info, r); err != nil {
+			return err
+		}
+		return a.commit(ctx, &copied, known{})
+	}
+	// What is valid may be in use: it stays until the new tree is whole.
+	st, err := a.s.StagingDir(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joinErrors(err, st.Close()) }()
+	*consumed = true
+	if err := a.restoreTo(ctx, st.dir, stagedName, info, r); err != nil {
+		return err
+	}
+	if err := a.replace(ctx, st, stagedName); err != nil {
+		return err
+	}
 	return a.commit(ctx, &copied, known{})
 }
 

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
-
-	"golang.org/x/sync/errgroup"
 
 	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/protocol/activity"
@@ -92,22 +89,14 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 func (s *Store) eachValid(ctx context.Context, h *handle, paths []storepath.Path, f func(context.Context, storepath.Path) error) (err error) {
 	roots := s.NewTempRoots()
 	defer func() { err = errors.Join(err, roots.Close()) }()
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for _, p := range paths {
-		if ctx.Err() != nil {
-			break
+	return inParallel(ctx, paths, func(ctx context.Context, p storepath.Path) error {
+		if err := roots.Add(ctx, p); err != nil {
+			return err
 		}
-		group.Go(func() error {
-			if err := roots.Add(ctx, p); err != nil {
-				return err
-			}
-			valid, err := s.isValid(ctx, h, p)
-			if err != nil || !valid {
-				return err
-			}
-			return f(ctx, p)
-		})
-	}
-	return group.Wait()
+		valid, err := s.isValid(ctx, h, p)
+		if err != nil || !valid {
+			return err
+		}
+		return f(ctx, p)
+	})
 }

@@ -1,6 +1,7 @@
 package localstore
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"sync"
@@ -149,7 +150,7 @@ func (r *pieceReader) Peek(n int) ([]byte, error) {
 		return nil, io.EOF
 	}
 	if have < n {
-		return r.pieces[0][r.at:], io.ErrShortBuffer
+		return r.pieces[0][r.at:], bufio.ErrBufferFull
 	}
 	if n == 0 {
 		return nil, nil

@@ -55,6 +55,7 @@ type handle struct {
 	links *fstree.Dir
 	temp  *fstree.Dir // nil in a read-only store
 	gc    *gcGate
+	short *shortLocks
 	cache *infoCache
 	lists bool   // what is made in the store inherits access control lists
 	epoch uint64 // tells this handle from those before and after
@@ -83,6 +84,7 @@ func (s *Store) open(ctx context.Context) (_ *handle, err error) {
 	if h.root, err = fstree.OpenRoot(o.RealDir); err != nil {
 		return nil, err
 	}
+	h.short = newShortLocks(h.root)
 	if h.links, err = fstree.OpenDir(o.linksDir()); err != nil {
 		return nil, err
 	}
@@ -139,6 +141,9 @@ func (h *handle) close() {
 	var errs []error
 	if h.db != nil {
 		errs = append(errs, h.db.Close())
+	}
+	if h.short != nil {
+		errs = append(errs, h.short.close())
 	}
 	for _, dir := range []*fstree.Dir{h.temp, h.links, h.root} {
 		if dir != nil {
@@ -219,4 +224,3 @@ func (h *handle) split(realPath string) (dir *fstree.Dir, name string, closeDir 
 	}
 	return dir, name, func() { dir.Close() }, nil
 }
-

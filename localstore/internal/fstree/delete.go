@@ -247,4 +247,3 @@ func (d *Dir) moveReadOnly(name string, to *Dir, toName string) error {
 	err = renameNoReplace(d.fd, name, to.fd, toName)
 	return errors.Join(err, retry(func() error { return unix.Fchmod(fd, mode) }))
 }
-

@@ -329,4 +329,3 @@ func (d *Dir) NameOfFile(ctx context.Context, name string) (string, error) {
 	}
 	return nixhash.FromSum(nixhash.SHA256, sum).Nix32(), nil
 }
-
