@@ -32,10 +32,10 @@ type Store interface {
 	// to; next ends with io.EOF.
 	AddNARs(ctx context.Context, next func() (*pathinfo.Info, io.Reader, error), o localstore.AddOptions) error
 	AddDump(ctx context.Context, spec localstore.DumpSpec, data io.Reader, o localstore.AddOptions) (*pathinfo.Info, error)
-	// Export and Import write one path, and read any number, in the format of
+	// ExportPath and ImportPaths write one path, and read any number, in the format of
 	// "nix-store --export".
-	Export(ctx context.Context, p storepath.Path, w io.Writer) error
-	Import(ctx context.Context, r io.Reader, o localstore.AddOptions) ([]storepath.Path, error)
+	ExportPath(ctx context.Context, p storepath.Path, w io.Writer) error
+	ImportPaths(ctx context.Context, r io.Reader, o localstore.AddOptions) ([]storepath.Path, error)
 	AddSignatures(ctx context.Context, p storepath.Path, sigs []pathinfo.Signature) error
 	AddBuildLog(ctx context.Context, drv storepath.Path, log io.Reader) error
 	AddIndirectRoot(ctx context.Context, path string) error

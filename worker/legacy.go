@@ -45,7 +45,7 @@ func (c *conn) exportPath(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		return c.o.Store.Export(ctx, p, pushed{c})
+		return c.o.Store.ExportPath(ctx, p, pushed{c})
 	}, c.one)
 }
 
@@ -55,7 +55,7 @@ func (c *conn) importPaths(ctx context.Context) error {
 	return c.work(func() (err error) {
 		o := c.addOptions()
 		o.DontCheckSigs = c.o.Trusted
-		paths, err = c.o.Store.Import(ctx, io.Reader(wire.NewReaderSize(&pulled{c: c}, pullSize)), o)
+		paths, err = c.o.Store.ImportPaths(ctx, io.Reader(wire.NewReaderSize(&pulled{c: c}, pullSize)), o)
 		return err
 	}, func() { c.out.StorePaths(paths) })
 }
