@@ -72,7 +72,7 @@ func (b *backend) buildAndCollect() error {
 	})
 	b.builder = builder{b.scheduler}
 	b.collector = collector{gc.New(gc.Options{
-		Store: b.store, Dir: b.store.Dir(), RealDir: b.store.RealDir(), StateDir: b.store.StateDir(),
+		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure,
 	})}
 	return nil
 }

@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"nixdaemon/localstore/gc"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/session"
@@ -37,8 +40,8 @@ func (c collector) FindRoots(ctx context.Context, censor bool) ([]protocol.Root,
 		return nil, err
 	}
 	var roots []protocol.Root
-	for target, links := range found.Sorted() {
-		for _, link := range links {
+	for _, target := range slices.SortedFunc(maps.Keys(found), storepath.Compare) {
+		for _, link := range found[target] {
 			roots = append(roots, protocol.Root{Link: link, Target: target})
 		}
 	}
