@@ -170,7 +170,17 @@ func (im *Import) register(ctx context.Context, infos []*pathinfo.Info) error {
 			return err
 		}
 	}
-	return im.s.register(ctx, im.h, infos, known{fresh: true})
+	err := im.s.register(ctx, im.h, infos, known{fresh: true})
+	if err == nil || len(infos) == 1 || ctx.Err() != nil {
+		return err
+	}
+	// One of them is wrong: those before it are not to suffer.
+	for i := range infos {
+		if err := im.s.register(ctx, im.h, infos[i:i+1], known{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (im *Import) wait() error {
@@ -191,7 +201,7 @@ func (im *Import) drop(err error) {
 	clear(im.known)
 }
 
-// Flush makes everything valid that was added. If one path of a group cannot be registered, none of the group is.
+// Flush makes everything valid that was added, up to the first path that cannot be registered, whose error it gives.
 func (im *Import) Flush(ctx context.Context) error {
 	err := im.commit(ctx)
 	return errors.Join(err, im.wait())
