@@ -129,6 +129,8 @@ func (t *TempRoots) record(ctx context.Context, h *handle, text []byte, fresh []
 	}
 	for {
 		if ok, err := h.gc.shared(write); ok || err != nil {
+			// The next collector is another one.
+			t.hangUp()
 			return err
 		}
 		err := t.tell(ctx, fresh)
