@@ -320,4 +320,3 @@ func requireLinux(t testing.TB) {
 		t.Skip("needs the builders of Linux")
 	}
 }
-
