@@ -156,7 +156,7 @@ func (b *backend) serve(ctx context.Context, stream io.ReadWriter, peer Peer) er
 		return err
 	}
 	return worker.Serve(ctx, stream, worker.Options{
-		Store: b.store, Builder: b.builder, Collector: b.collector,
+		Store: b.store, Builder: b.builder, Collector: b.collector, Roots: b.store.NewTempRoots(),
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
 		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: b.log,
 	})

@@ -15,7 +15,6 @@ import (
 // Store is what the requests need of a store; *localstore.Store is one.
 type Store interface {
 	Dir() storepath.Dir
-	NewTempRoots() *localstore.TempRoots
 
 	IsValid(ctx context.Context, p storepath.Path) (bool, error)
 	PathInfo(ctx context.Context, p storepath.Path) (*pathinfo.Info, error)
@@ -46,6 +45,29 @@ type Store interface {
 
 	QueryRealisation(ctx context.Context, id pathinfo.DrvOutput) (*pathinfo.Realisation, error)
 	RegisterRealisation(ctx context.Context, r *pathinfo.Realisation) error
+}
+
+// TempRoots are the temporary roots of one connection.
+type TempRoots interface {
+	session.Roots
+	// Close drops them.
+	Close() error
+}
+
+// Forwarder is a Store for one connection that hands requests on to another
+// daemon, which decides and tells what a local store leaves to the worker.
+type Forwarder interface {
+	Store
+	// Trust is what the other daemon said of our standing there.
+	Trust(ctx context.Context) protocol.Trust
+	// Follow is told of the session when it begins and when the client has
+	// changed its settings.
+	Follow(sess *session.Session)
+	// SubstituteValidPaths gives those of the paths that are valid after trying
+	// to substitute the others.
+	SubstituteValidPaths(ctx context.Context, paths []storepath.Path) ([]storepath.Path, error)
+	// OptimiseStore hard-links equal files. Its progress goes to the session's log.
+	OptimiseStore(ctx context.Context) error
 }
 
 // Builder makes what clients ask for.

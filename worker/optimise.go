@@ -11,6 +11,9 @@ import (
 // optimiseStore hard-links equal files, telling how far it is.
 func (c *conn) optimiseStore(ctx context.Context) error {
 	return c.work(func() error {
+		if c.forward != nil {
+			return c.forward.OptimiseStore(ctx)
+		}
 		id := c.o.IDs.Next()
 		c.tunnel.Start(id, activity.Error, activity.OptimiseStore, "", nil, 0)
 		defer c.tunnel.Stop(id)

@@ -18,6 +18,9 @@ func (c *conn) setOptions(context.Context) error {
 	return c.work(func() error {
 		s, warnings := c.sess.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
 		c.sess.Settings = s
+		if c.forward != nil {
+			c.forward.Follow(&c.sess)
+		}
 		c.tunnel.setLevel(activity.Level(s.Verbosity))
 		for _, w := range warnings {
 			c.warning(w)

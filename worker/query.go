@@ -120,6 +120,10 @@ func (c *conn) queryValidPaths(ctx context.Context) error {
 	}
 	var valid []storepath.Path
 	return c.work(func() (err error) {
+		if substitute && c.forward != nil {
+			valid, err = c.forward.SubstituteValidPaths(ctx, paths)
+			return err
+		}
 		if substitute {
 			c.substituteQuietly(ctx, paths)
 		}

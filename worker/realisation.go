@@ -13,7 +13,7 @@ func (c *conn) registerDrvOutput(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		if err := c.sess.Settings.ExperimentalFeatures.Require(settings.CADerivations); err != nil {
+		if err := c.sess.Settings.ExperimentalFeatures.Require(settings.CADerivations); err != nil && c.forward == nil {
 			return err
 		}
 		return c.o.Store.RegisterRealisation(ctx, r)
@@ -29,7 +29,7 @@ func (c *conn) queryRealisation(ctx context.Context) error {
 	}
 	var found *pathinfo.Realisation
 	return c.work(func() (err error) {
-		if c.sess.Settings.ExperimentalFeatures.Enabled(settings.CADerivations) {
+		if c.forward != nil || c.sess.Settings.ExperimentalFeatures.Enabled(settings.CADerivations) {
 			found, err = c.o.Store.QueryRealisation(ctx, id)
 		}
 		return err

@@ -27,6 +27,8 @@ type Options struct {
 	Collector Collector
 	// Substituter answers what could be substituted; nil: nothing could be.
 	Substituter Substituter
+	// Roots are the connection's temporary roots, which Serve closes.
+	Roots TempRoots
 	// RequireSigs refuses input-addressed paths without a trusted signature;
 	// it is the store's own setting, which no client changes.
 	RequireSigs bool
@@ -58,6 +60,8 @@ type conn struct {
 	out    *protocol.Writer // written under tunnel.mu while work goes on
 	tunnel *tunnel
 	sess   session.Session
+	// forward is the store if that is another daemon's, else nil.
+	forward Forwarder
 	// fatal is set when the request's stream is out of step: the connection
 	// ends after the reply.
 	fatal error
@@ -74,32 +78,31 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 			err = fmt.Errorf("serve connection: panic: %v", p)
 		}
 	}()
-	c, err := greet(stream, o)
+	defer func() { err = errors.Join(err, o.Roots.Close()) }()
+	c, err := greet(ctx, stream, o)
 	if err != nil {
 		return orderly(err)
 	}
-	roots := o.Store.NewTempRoots()
-	defer func() { err = errors.Join(err, roots.Close()) }()
 	c.sess = session.Session{
 		User: o.User, Client: o.Client, Trusted: o.Trusted,
-		Settings: o.Settings, Log: c.tunnel, Roots: roots,
+		Settings: o.Settings, Log: c.tunnel, Roots: o.Roots,
+	}
+	if c.forward != nil {
+		c.forward.Follow(&c.sess)
 	}
 	return orderly(c.serve(ctx))
 }
 
 // greet logs the client in.
-func greet(stream io.ReadWriter, o Options) (*conn, error) {
-	trust := protocol.NotTrusted
-	if o.Trusted {
-		trust = protocol.Trusted
-	}
+func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) {
+	forward, _ := o.Store.(Forwarder)
 	in, out, err := protocol.ServerHandshake(wire.NewReader(stream), wire.NewWriter(stream), o.Store.Dir(),
-		protocol.DaemonVersion(), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust})
+		protocol.DaemonVersion(), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust(ctx, o.Trusted, forward)})
 	if err != nil {
 		return nil, err
 	}
 	in.Features = derivationFeatures(o.Settings.ExperimentalFeatures)
-	c := &conn{o: o, in: in, out: out}
+	c := &conn{o: o, in: in, out: out, forward: forward}
 	c.idle = func() {}
 	if i, ok := stream.(idler); ok {
 		c.idle = i.Idle
@@ -108,6 +111,18 @@ func greet(stream io.ReadWriter, o Options) (*conn, error) {
 	out.Frame(protocol.FrameLast)
 	defer c.idle()
 	return c, out.Flush()
+}
+
+// trust is the client's standing. Who may do everything here may do no more
+// with another daemon's store than we may (daemon.cc, processConnection).
+func trust(ctx context.Context, trusted bool, forward Forwarder) protocol.Trust {
+	switch {
+	case !trusted:
+		return protocol.NotTrusted
+	case forward != nil:
+		return forward.Trust(ctx)
+	}
+	return protocol.Trusted
 }
 
 func derivationFeatures(on settings.FeatureSet) derivation.Features {
