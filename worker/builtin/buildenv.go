@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"nixdaemon/protocol/activity"
 )
 
 // maxPropagated bounds the list of packages that a package brings along.
@@ -73,17 +71,11 @@ func makeDir(path string) error {
 // profile is a user environment that is being made.
 type profile struct {
 	ctx        context.Context // of the one call that makes it
-	log        activityLog
+	log        *logger
 	priorities map[string]int // of the package that each link leads to, by the link's name
 	done       map[string]bool
 	postponed  map[string]bool
 	links      int
-}
-
-// activityLog is the part of the logger that a profile needs.
-type activityLog interface {
-	Message(level activity.Level, text string)
-	warn(text string)
 }
 
 // forest is a directory of links.

@@ -29,7 +29,19 @@ func Main(args []string) int {
 	defer stop()
 	// As in upstream's processes: modes of what is made do not depend on who started the daemon.
 	syscall.Umask(0o022)
-	return run(ctx, ".", args[2], &builder{getenv: os.Getenv}, os.Stderr)
+	return run(ctx, ".", args[2], &builder{getenv: takeEnv()}, os.Stderr)
+}
+
+// takeEnv removes the environment and returns how to look at it. Parts of it are the derivation's, and a derivation has
+// no business with the knobs of the Go runtime and libraries.
+func takeEnv() func(name string) string {
+	vars := make(map[string]string)
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		vars[name] = value
+	}
+	os.Clearenv()
+	return func(name string) string { return vars[name] }
 }
 
 // run does the job in dir with what b has of the surroundings.

@@ -200,13 +200,16 @@ func (f *fetcher) follow(ctx context.Context, u *url.URL, offset int64, before *
 			return nil, u, &transferError{status: resp.StatusCode, code: curlTooManyRedirects, detail: "Maximum (10) redirects followed"}
 		}
 		next, err := u.Parse(location)
-		if err != nil || next.Host == "" {
+		if err != nil {
 			return nil, u, &transferError{status: resp.StatusCode, code: curlURLMalformat, detail: "The redirect target URL could not be parsed"}
 		}
 		// Nobody else's server may make a file of this machine the contents.
 		if next.Scheme != "http" && next.Scheme != "https" {
 			return nil, u, &transferError{status: resp.StatusCode, code: curlUnsupportedProtocol,
 				detail: `Protocol "` + next.Scheme + `" not supported`}
+		}
+		if next.Hostname() == "" {
+			return nil, u, &transferError{status: resp.StatusCode, code: curlURLMalformat, detail: "URL rejected: No host present"}
 		}
 		u = next
 	}

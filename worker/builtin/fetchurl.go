@@ -33,7 +33,8 @@ func (b *builder) fetchurl(ctx context.Context) error {
 	t := &target{fetcher: f, out: out, unpack: b.job.Env["unpack"] == "1", executable: b.job.Env["executable"] == "1"}
 	t.xz = t.unpack && strings.HasSuffix(mainURL, ".xz")
 	for _, url := range mirrorURLs(b.job) {
-		if err := t.fetch(ctx, url); err == nil || ctx.Err() != nil {
+		err := t.fetch(ctx, url)
+		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		b.log.debug(errorLog(err))
@@ -123,7 +124,7 @@ func (t *target) fetchTree(ctx context.Context, url string) error {
 	defer d.stop()
 	r := bufio.NewReaderSize(d, copyBuffer)
 	if !t.xz {
-		return restore(t.out, r)
+		return d.orTransfer(restore(t.out, r))
 	}
 	x, err := newXz(r)
 	if err != nil {

@@ -65,6 +65,10 @@ type rawBody struct{ r *response }
 
 func (b rawBody) Read(p []byte) (int, error) {
 	r := b.r
+	if r.speed > 0 {
+		// Small steps keep the waits short.
+		p = p[:min(int64(len(p)), r.speed/10)]
+	}
 	n, err := r.raw.Read(p)
 	r.received += int64(n)
 	if n > 0 && r.moved != nil {
@@ -76,7 +80,7 @@ func (b rawBody) Read(p []byte) (int, error) {
 	if r.speed > 0 && n > 0 {
 		// Whoever reads too fast waits until it is not.
 		due := time.Duration(float64(r.received) / float64(r.speed) * float64(time.Second))
-		time.Sleep(min(due-time.Since(r.began), time.Second))
+		time.Sleep(due - time.Since(r.began))
 	}
 	return n, err
 }
