@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -35,7 +36,9 @@ func findUpstream(t testing.TB) string {
 }
 
 func (u *upstream) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(u.dir, "nix-store"), args...)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	u.f.t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, filepath.Join(u.dir, "nix-store"), args...)
 	top := filepath.Dir(string(u.f.dir))
 	cmd.Env = append(os.Environ(), "NIX_STORE_DIR="+string(u.f.dir), "NIX_STATE_DIR="+u.f.opt.StateDir, "NIX_LOG_DIR="+u.f.opt.LogDir,
 		"NIX_CONF_DIR="+top+"/conf", "NIX_REMOTE=local", "HOME="+top, "NIX_CONFIG=build-users-group =\nsubstituters =")
@@ -52,6 +55,19 @@ func (u *upstream) run(args ...string) []string {
 		u.f.t.Fatalf("%v: %v\n%s", args, err, stderr.String())
 	}
 	return sorted(strings.Fields(string(out)))
+}
+
+// needSocket skips where the release knows no collector's socket (before 2.4): its processes wait until a collector of
+// another process has ended, and its collector until those that have temporary roots have.
+func (u *upstream) needSocket() {
+	u.f.t.Helper()
+	out, err := u.command("--version").Output()
+	if err != nil {
+		u.f.t.Fatal(err)
+	}
+	if strings.Contains(string(out), " 2.3.") {
+		u.f.t.Skipf("%s waits for collectors to end", strings.TrimSpace(string(out)))
+	}
 }
 
 // randomRoots makes roots of several kinds.
@@ -157,6 +173,7 @@ func TestForeignTempRoot(t *testing.T) {
 	dir := findUpstream(t)
 	f := newFixture(t, tower())
 	u := &upstream{f, dir}
+	u.needSocket()
 	file := filepath.Join(filepath.Dir(string(f.dir)), "file")
 	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)
@@ -184,6 +201,7 @@ func TestUpstreamCollectsBesideUs(t *testing.T) {
 	dir := findUpstream(t)
 	f := newFixture(t, tower())
 	u := &upstream{f, dir}
+	u.needSocket()
 	temp := f.NewTempRoots()
 	defer temp.Close()
 	if err := temp.Add(context.Background(), testPath(4)); err != nil {
