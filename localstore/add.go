@@ -131,25 +131,19 @@ func (a *adding) clear(ctx context.Context) error {
 	return err
 }
 
-// replace puts a staged tree in the path's place. What was there goes out of the way first, whole.
-func (a *adding) replace(ctx context.Context, st *Staging, name string) error {
+// replace puts a staged tree in the path's place. What was there goes the other way, and away with the staging
+// directory; at no time is there nothing.
+func (a *adding) replace(st *Staging, name string) error {
 	exists, err := a.h.root.Exists(a.path.Base())
 	if err != nil {
 		return err
 	}
 	if exists {
-		// The staging directory takes it along when it goes.
-		if err := a.h.root.Move(a.path.Base(), st.dir, "old"); err != nil {
-			return err
-		}
-		if err := a.s.step("moved"); err != nil {
-			return err
-		}
+		err = st.dir.Exchange(name, a.h.root, a.path.Base())
+	} else {
+		err = st.dir.Move(name, a.h.root, a.path.Base())
 	}
-	if err := st.dir.Move(name, a.h.root, a.path.Base()); err != nil {
-		if exists {
-			err = joinErrors(err, st.dir.Move("old", a.h.root, a.path.Base()))
-		}
+	if err != nil {
 		return err
 	}
 	return a.s.step("renamed")

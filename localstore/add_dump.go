@@ -233,7 +233,7 @@ func (d *dump) add(ctx context.Context, a *adding, info *pathinfo.Info) error {
 
 func (d *dump) place(ctx context.Context, a *adding) error {
 	if d.staging != nil {
-		return a.replace(ctx, d.staging, stagedName)
+		return a.replace(d.staging, stagedName)
 	}
 	if err := a.clear(ctx); err != nil {
 		return err

@@ -74,7 +74,7 @@ func (a *adding) importNAR(ctx context.Context, info *pathinfo.Info, r io.Reader
 	if err := a.restoreTo(ctx, st.dir, stagedName, info, r); err != nil {
 		return err
 	}
-	if err := a.replace(ctx, st, stagedName); err != nil {
+	if err := a.replace(st, stagedName); err != nil {
 		return err
 	}
 	return a.commit(ctx, &copied, known{})

@@ -231,19 +231,10 @@ func (d *Dir) Move(name string, to *Dir, toName string) error {
 
 // moveReadOnly moves a directory that its owner may not write, who therefore may not change its "..".
 func (d *Dir) moveReadOnly(name string, to *Dir, toName string) error {
-	fd, err := openat(d.fd, name, openDirFlags, 0)
+	undo, err := d.openForMove(name)
+	defer undo()
 	if err != nil {
 		return unix.EACCES
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := fstat(fd, &st); err != nil {
-		return err
-	}
-	mode := uint32(st.Mode) & 0o7777
-	if err := retry(func() error { return unix.Fchmod(fd, mode|0o700) }); err != nil {
-		return err
-	}
-	err = renameNoReplace(d.fd, name, to.fd, toName)
-	return errors.Join(err, retry(func() error { return unix.Fchmod(fd, mode) }))
+	return renameNoReplace(d.fd, name, to.fd, toName)
 }

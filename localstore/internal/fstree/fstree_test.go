@@ -400,6 +400,26 @@ func TestMove(t *testing.T) {
 	}
 }
 
+func TestExchange(t *testing.T) {
+	d := tempDir(t)
+	for _, name := range []string{"x", "y"} {
+		data := archive(t, func(w *nar.Writer) { w.Directory(""); file(w, "name", name, false); w.EndDirectory() })
+		if _, err := d.Restore(name, bytes.NewReader(data), nil, RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Exchange("x", d, "y"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(d.Path(), "x", "name")); string(text) != "y" {
+		t.Error(string(text), err)
+	}
+	checkCanonical(t, filepath.Join(d.Path(), "y"))
+	if err := d.Exchange("x", d, "missing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 func TestHashGit(t *testing.T) {
 	d := tempDir(t)
 	os.WriteFile(filepath.Join(d.Path(), "hello"), []byte("hello\n"), 0o644)

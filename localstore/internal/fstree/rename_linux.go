@@ -35,3 +35,8 @@ func chmodNoFollow(dir int, name string, mode uint32) error {
 
 // procPath names an open file, whatever it is, for calls that take no descriptor of that kind.
 func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// exchange swaps two names in one step; it fails with EINVAL or ENOSYS where that cannot be done.
+func exchange(aDir int, a string, bDir int, b string) error {
+	return retry(func() error { return unix.Renameat2(aDir, a, bDir, b, unix.RENAME_EXCHANGE) })
+}
