@@ -203,7 +203,8 @@ func (t *TempRoots) hangUp() {
 
 // prepare opens the file if there is none, or if its directory was replaced: then with all roots that it had.
 func (t *TempRoots) prepare(h *handle) error {
-	if t.file != nil && t.handle == h.epoch {
+	if t.file != nil && (t.handle == h.epoch || t.inPlace()) {
+		t.handle = h.epoch
 		return nil
 	}
 	file, err := t.create()
@@ -220,6 +221,16 @@ func (t *TempRoots) prepare(h *handle) error {
 	t.file, t.handle = file, h.epoch
 	t.open.Store(file)
 	return nil
+}
+
+// inPlace tells whether the file still has its name.
+func (t *TempRoots) inPlace() bool {
+	open, err := t.file.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(t.file.Name())
+	return err == nil && os.SameFile(open, named)
 }
 
 func (t *TempRoots) create() (*os.File, error) {
