@@ -17,7 +17,10 @@ import (
 // TestMain makes the test's own binary what the daemon's is: one that can be a builtin.
 func TestMain(m *testing.M) {
 	if Invoked(os.Args) {
-		os.Exit(Main(os.Args))
+		coverage := os.Getenv("GOCOVERDIR")
+		status := Main(os.Args)
+		os.Setenv("GOCOVERDIR", coverage) // Main has cleared the environment
+		os.Exit(status)
 	}
 	os.Exit(m.Run())
 }
@@ -139,7 +142,7 @@ func TestProcess(t *testing.T) {
 		}
 		argv := Command(self, name)
 		cmd := exec.Command(argv[0])
-		cmd.Args, cmd.Dir, cmd.Env = argv, dir, []string{}
+		cmd.Args, cmd.Dir, cmd.Env = argv, dir, []string{"GOCOVERDIR=" + t.TempDir()}
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		_ = cmd.Run() // its status is looked at

@@ -22,10 +22,8 @@ const (
 	curlOK                  curlCode = 0
 	curlUnsupportedProtocol curlCode = 1
 	curlURLMalformat        curlCode = 3
-	curlCouldntResolveProxy curlCode = 5
 	curlCouldntResolveHost  curlCode = 6
 	curlCouldntConnect      curlCode = 7
-	curlWeirdServerReply    curlCode = 8
 	curlPartialFile         curlCode = 18
 	curlTimedOut            curlCode = 28
 	curlRangeError          curlCode = 33
@@ -44,10 +42,8 @@ func (c curlCode) text() string {
 	return map[curlCode]string{
 		curlUnsupportedProtocol: "Unsupported protocol",
 		curlURLMalformat:        "URL using bad/illegal format or missing URL",
-		curlCouldntResolveProxy: "Could not resolve proxy name",
 		curlCouldntResolveHost:  "Could not resolve hostname",
 		curlCouldntConnect:      "Could not connect to server",
-		curlWeirdServerReply:    "Weird server reply",
 		curlPartialFile:         "Transferred a partial file",
 		curlTimedOut:            "Timeout was reached",
 		curlRangeError:          "Requested range was not delivered by the server",
