@@ -44,6 +44,7 @@ const (
 	stmtUpdatePath
 	stmtUpdateSignatures
 	stmtUpdateHash
+	stmtDeleteReferences
 	stmtDeletePath
 	stmtQueryRealisationByHash
 	stmtInsertRealisationByHash
@@ -87,6 +88,7 @@ var statementFiles = [stmtCount]string{
 	stmtUpdatePath:              "update_path",
 	stmtUpdateSignatures:        "update_signatures",
 	stmtUpdateHash:              "update_hash",
+	stmtDeleteReferences:        "delete_references",
 	stmtDeletePath:              "delete_path",
 	stmtQueryRealisationByHash:  "query_realisation_by_hash",
 	stmtInsertRealisationByHash: "insert_realisation_by_hash",

@@ -155,6 +155,10 @@ func (tx *Tx) updateValid(path string, id statement, bind func(*sqlite.Stmt)) er
 // Invalidate removes the row of path with its references and outputs. It reports whether there was one.
 // While other valid paths refer to it, it gives a ReferrersError.
 func (tx *Tx) Invalidate(path string) (bool, error) {
+	// The references would go by themselves, but then SQLite copies every page that it changes: that deletion might fail.
+	if _, err := tx.change(stmtDeleteReferences, func(s *sqlite.Stmt) { s.BindText(1, path) }); err != nil {
+		return false, err
+	}
 	rows, err := tx.change(stmtDeletePath, func(s *sqlite.Stmt) { s.BindText(1, path) })
 	if err != nil && isConstraint(err) {
 		return false, tx.inUse(path, err)

@@ -1,0 +1,1 @@
+delete from Refs where referrer = (select id from ValidPaths where path = ?1)
