@@ -3,6 +3,9 @@ package build
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -38,12 +41,16 @@ func BenchmarkTrivial(b *testing.B) {
 	for _, n := range []int{75, 300, 1200} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			w := benchWorld(b, 2)
+			var used time.Duration
 			for i := range b.N {
 				b.StopTimer()
 				paths := w.trivial(fmt.Sprintf("t%d", i), n)
+				before := cpuTime()
 				b.StartTimer()
 				w.buildAll(paths)
+				used += cpuTime() - before
 			}
+			b.ReportMetric(used.Seconds()*1000/float64(n)/float64(b.N), "cpu-ms/build")
 			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "builds/s")
 		})
 	}
@@ -53,6 +60,7 @@ func BenchmarkTrivial(b *testing.B) {
 func BenchmarkChain(b *testing.B) {
 	const n = 60
 	w := benchWorld(b, 2)
+	used := cpuTime()
 	for i := range b.N {
 		b.StopTimer()
 		var last storepath.Path
@@ -63,6 +71,19 @@ func BenchmarkChain(b *testing.B) {
 		w.buildAll([]derivation.DerivedPath{built(last)})
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "builds/s")
+	b.ReportMetric((cpuTime()-used).Seconds()*1000/float64(n)/float64(b.N), "cpu-ms/build")
+}
+
+// cpuTime is what this process and its children have used.
+func cpuTime() time.Duration {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if unix.Getrusage(who, &u) == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum
 }
 
 // BenchmarkAlreadyValid asks for outputs that are there.

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,8 +225,90 @@ func TestFixedOutputReferences(t *testing.T) {
 	drv := w.drv("refs", "printf %s "+content+" > $out", fixed(storepath.MethodNAR, "anything"), func(d *derivation.Derivation) {
 		d.InputSrcs = []storepath.Path{src}
 	})
-	if text := w.mustFail(drv, derivation.StatusOutputRejected); !strings.HasPrefix(text, "hash mismatch") {
-		t.Errorf("text %q", text)
+	text := w.mustFail(drv, derivation.StatusOutputRejected)
+	_, got, ok := strings.Cut(text, "     got:    ")
+	if !ok {
+		t.Fatalf("text %q", text)
+	}
+	hash, err := nixhash.Parse(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drv = w.drv("refs", "printf %s "+content+" > $out", func(d *derivation.Derivation) {
+		d.InputSrcs = []storepath.Path{src}
+		d.Outputs["out"] = derivation.Output{Kind: derivation.FixedCA, CA: storepath.ContentAddress{Method: storepath.MethodNAR, Hash: hash}}
+	})
+	want := "fixed-output derivations must not reference store paths: '" + w.print(drv) + "' references 1 distinct paths, e.g. '" + w.print(src) + "'"
+	if text := w.mustFail(drv, derivation.StatusOutputRejected); text != want {
+		t.Errorf("got %q, want %q", text, want)
+	}
+}
+
+// TestCrash ends the registration at each of its steps: nothing is valid that is not complete, and the next attempt
+// succeeds.
+func TestCrash(t *testing.T) {
+	for _, change := range []func(*derivation.Derivation){outputs("dev"), fixed(storepath.MethodFlat, "content")} {
+		w := newWorld(t)
+		drv := w.drv("crash", "printf content > $out; test -z \"$dev\" || echo $out > $dev", change)
+		died := errors.New("died")
+		for after := 0; ; after++ {
+			n := 0
+			w.step = func(string) error {
+				if n++; n > after {
+					return died
+				}
+				return nil
+			}
+			_, err := w.sched.BuildPathsWithResults(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
+			w.step = nil
+			for name := range w.outputsOf(drv) {
+				out := w.out(drv, name)
+				valid, err := w.store.IsValid(w.ctx, out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if valid {
+					w.verify(out)
+				}
+			}
+			if n <= after {
+				if err != nil {
+					t.Errorf("without an accident: %v", err)
+				}
+				break
+			}
+			if !errors.Is(err, died) {
+				t.Fatalf("step %d: %v", after, err)
+			}
+			if res := w.build(drv); !res.Status.Success() {
+				t.Fatalf("after step %d: %+v", after, res)
+			}
+			for name := range w.outputsOf(drv) {
+				if _, err := w.store.Invalidate(w.ctx, w.out(drv, name)); err != nil && name != "out" {
+					t.Fatal(err)
+				}
+			}
+			if _, err := w.store.Invalidate(w.ctx, w.out(drv, "out")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (w *world) outputsOf(drv storepath.Path) map[string]derivation.Output {
+	w.Helper()
+	d, err := w.store.ReadDerivation(w.ctx, drv)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return d.Outputs
+}
+
+// verify hashes a valid path.
+func (w *world) verify(p storepath.Path) {
+	w.Helper()
+	if good, err := w.sched.contentsGood(w.ctx, p); !good || err != nil {
+		w.Errorf("%s is valid and not as registered: %v", p, err)
 	}
 }
 

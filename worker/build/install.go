@@ -151,6 +151,9 @@ func (a *attempt) place(m *made, keys []pathinfo.SecretKey) error {
 		return err
 	}
 	if static != m.info.Path {
+		if err := a.s.addRoot(a.ctx, a.j, m.info.Path); err != nil {
+			return err
+		}
 		held, err := a.lockFinal(m)
 		if errors.Is(err, pathlock.ErrLocked) {
 			return nil

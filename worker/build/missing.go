@@ -9,6 +9,7 @@ import (
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/session"
+	"nixdaemon/worker/settings"
 )
 
 // Missing is what a build would have to do. The paths are sorted sets.
@@ -102,32 +103,52 @@ func (q *missingQuery) lookDrv(drvPath storepath.Path, wanted derivation.Outputs
 	if err != nil {
 		return err
 	}
-	outputs, err := q.s.outputsOf(q.ctx, q.sess.Settings.ExperimentalFeatures, drvPath, drv)
+	invalid, known, err := q.invalidOutputs(drvPath, drv, wanted)
 	if err != nil {
 		return err
-	}
-	var invalid []storepath.Path
-	known := true
-	for name, p := range outputs {
-		if p.IsZero() {
-			known = false
-			break
-		}
-		if !wanted.Contains(name) {
-			continue
-		}
-		valid, err := q.s.store.IsValid(q.ctx, p)
-		if err != nil {
-			return err
-		}
-		if !valid {
-			invalid = append(invalid, p)
-		}
 	}
 	if known && len(invalid) == 0 {
 		return nil
 	}
 	return q.lookElsewhere(drvPath, drv, invalid, known)
+}
+
+// invalidOutputs are the wanted outputs that are not there. known is false if some output's path is unknown.
+func (q *missingQuery) invalidOutputs(drvPath storepath.Path, drv *derivation.Derivation, wanted derivation.OutputsSpec) (invalid []storepath.Path, known bool, err error) {
+	if q.sess.Settings.ExperimentalFeatures.Enabled(settings.CADerivations) {
+		outputs, err := q.s.outputsOf(q.ctx, q.sess.Settings.ExperimentalFeatures, drvPath, drv)
+		if err != nil {
+			return nil, false, err
+		}
+		for name, p := range outputs {
+			if invalid, err = q.checkOutput(invalid, name, p, wanted); err != nil || p.IsZero() {
+				return nil, false, err
+			}
+		}
+		return invalid, true, nil
+	}
+	// Mostly paths follow from the derivation: then no map need be made.
+	for name, o := range drv.Outputs {
+		p, err := o.OutputPath(q.dir, drv.Name, name)
+		if err != nil || p.IsZero() {
+			return nil, false, err
+		}
+		if invalid, err = q.checkOutput(invalid, name, p, wanted); err != nil {
+			return nil, false, err
+		}
+	}
+	return invalid, true, nil
+}
+
+func (q *missingQuery) checkOutput(invalid []storepath.Path, name string, p storepath.Path, wanted derivation.OutputsSpec) ([]storepath.Path, error) {
+	if p.IsZero() || !wanted.Contains(name) {
+		return invalid, nil
+	}
+	valid, err := q.s.store.IsValid(q.ctx, p)
+	if err == nil && !valid {
+		invalid = append(invalid, p)
+	}
+	return invalid, err
 }
 
 // lookElsewhere counts outputs as substituted if all of them can be, else the derivation as built.
@@ -145,8 +166,8 @@ func (q *missingQuery) lookElsewhere(drvPath storepath.Path, drv *derivation.Der
 		}
 	}
 	q.build[drvPath] = struct{}{}
-	for _, input := range slices.SortedFunc(maps.Keys(drv.InputDrvs), func(a, b storepath.Path) int { return storepath.Compare(b, a) }) {
-		q.wantInput(&derivation.SingleDerivedPath{Path: input}, drv.InputDrvs[input])
+	for input, node := range drv.InputDrvs {
+		q.wantInput(&derivation.SingleDerivedPath{Path: input}, node)
 	}
 	return nil
 }

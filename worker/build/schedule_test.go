@@ -216,7 +216,7 @@ func TestCapLeavesSlotsToOthers(t *testing.T) {
 		b := f.request(context.Background(), f.session("alice", 2, 1), f.drv("b0"))
 		synctest.Wait()
 		st := f.sched.Status()
-		if st.Running != 2 || len(st.Builds) != 4 || st.Builds[0].State != "running" || st.Builds[3].State != "queued" || len(st.Users) != 2 {
+		if st.Running != 2 || len(st.Builds) != 4 || st.Builds[0].State != "running" || st.Builds[3].State != "queued" || len(st.Clients) != 2 {
 			t.Errorf("status %+v", st)
 		}
 		if err := errors.Join(<-a, <-b); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/settings"
 )
 
@@ -143,7 +144,6 @@ func (s *Scheduler) dispatchLocked() {
 
 func (s *Scheduler) perform(j *job) {
 	out := s.guarded(j)
-	j.feed.close()
 	s.mu.Lock()
 	j.setState(jobDone)
 	if s.jobs[j.key] == j {
@@ -160,6 +160,8 @@ func (s *Scheduler) perform(j *job) {
 	s.dispatchLocked()
 	s.mu.Unlock()
 	j.cancel()
+	// Everything has stopped before anybody hears of the end.
+	j.feed.close()
 	for _, sub := range subs {
 		sub.req.inbox.post(notice{goal: sub.goal, sub: sub, out: &out})
 	}
@@ -212,6 +214,20 @@ func (s *Scheduler) takeSlot(j *job) error {
 		}
 		return context.Cause(j.ctx)
 	}
+}
+
+// addRoot protects a path that nobody could know of before the build, for all who wait for it. Who comes later looks
+// at the outputs again.
+func (s *Scheduler) addRoot(ctx context.Context, j *job, p storepath.Path) error {
+	s.mu.Lock()
+	subs := slices.Clone(j.subs)
+	s.mu.Unlock()
+	for _, sub := range subs {
+		if err := sub.req.sess.Roots.Add(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func clampInt(n uint) int {

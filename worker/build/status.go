@@ -14,8 +14,8 @@ type Status struct {
 	Slots, Running int
 	// Builds are those that run or wait, the oldest of each state first.
 	Builds []BuildStatus
-	// Users are the shares of those who have builds.
-	Users []UserStatus
+	// Clients are the shares of those who have builds.
+	Clients []ClientStatus
 }
 
 // BuildStatus is one build that runs or waits.
@@ -36,8 +36,8 @@ type ClientID struct {
 	Client uint64
 }
 
-// UserStatus is one client's share of the slots.
-type UserStatus struct {
+// ClientStatus is one client's share of the slots.
+type ClientStatus struct {
 	ClientID
 	MaxJobs, Running int
 }
@@ -58,7 +58,7 @@ func (s *Scheduler) Status() Status {
 	})
 	for _, u := range s.slots.users.items {
 		for _, c := range u.clients.items {
-			st.Users = append(st.Users, UserStatus{ClientID{u.name, c.id}, c.max, c.running})
+			st.Clients = append(st.Clients, ClientStatus{ClientID{u.name, c.id}, c.max, c.running})
 		}
 	}
 	return st

@@ -31,6 +31,9 @@ type world struct {
 	sched *Scheduler
 	sess  *session.Session
 	log   *recorder
+
+	// step, if not nil, may end a change of the store, as if the process had died.
+	step func(name string) error
 }
 
 func newWorld(t testing.TB, change ...func(*Options)) *world {
@@ -42,9 +45,16 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	w := &world{TB: t, ctx: context.Background(), root: root, log: &recorder{}}
 	store, err := localstore.Open(context.Background(), localstore.Options{
 		StoreDir: storepath.Dir(root + "/store"), StateDir: root + "/var", LogDir: root + "/log", UseWAL: true,
 		Features: derivation.AllFeatures(), CADerivations: true,
+		Step: func(name string) error {
+			if w.step == nil {
+				return nil
+			}
+			return w.step(name)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +63,7 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{TB: t, ctx: context.Background(), root: root, store: store, log: &recorder{}}
+	w.store = store
 	o := Options{Store: store, Launcher: launcher, IDs: new(activity.IDs), MaxTotalJobs: 2, Log: zerolog.Nop()}
 	for _, f := range change {
 		f(&o)

@@ -1,0 +1,164 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
+)
+
+// cache is a substituter that has some paths.
+type cache struct {
+	store *fakeStore
+	has   map[storepath.Path][]storepath.Path // references
+	fails map[storepath.Path]error
+
+	mu      sync.Mutex
+	fetched []storepath.Path
+	running int
+	most    int
+}
+
+func (c *cache) Find(_ context.Context, _ *session.Session, p storepath.Path, _ storepath.ContentAddress, after *Offer) (*Offer, error) {
+	refs, ok := c.has[p]
+	if !ok || after != nil {
+		return nil, nil
+	}
+	return &Offer{Info: &pathinfo.Info{Path: p, References: refs, NarSize: 100}, DownloadSize: 10}, nil
+}
+
+func (c *cache) Fetch(_ context.Context, _ *session.Session, o *Offer, _ bool) error {
+	c.mu.Lock()
+	c.fetched = append(c.fetched, o.Info.Path)
+	c.running++
+	c.most = max(c.most, c.running)
+	c.mu.Unlock()
+	time.Sleep(time.Second)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	if err := c.fails[o.Info.Path]; err != nil {
+		return err
+	}
+	c.store.setValid(o.Info.Path)
+	return nil
+}
+
+func newCachedFarm(t *testing.T) (*farm, *cache, *session.Session) {
+	f := newFarm(t, 2)
+	c := &cache{store: f.store, has: make(map[storepath.Path][]storepath.Path), fails: make(map[storepath.Path]error)}
+	f.sched.subst = c
+	sess := f.session("alice", 1, 2)
+	sess.Settings.Substitute = true
+	return f, c, sess
+}
+
+func (f *farm) out(drv storepath.Path) storepath.Path { return f.store.drvs[drv].Outputs["out"].Path }
+
+func TestSubstituteInsteadOfBuild(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c, sess := newCachedFarm(t)
+		defer f.close()
+		lib, dep := testPath(900, "lib"), f.drv("dep")
+		top := f.drv("top", dep)
+		c.has[f.out(dep)] = []storepath.Path{f.out(dep), lib}
+		c.has[lib] = nil
+		results, err := f.sched.BuildPathsWithResults(context.Background(), sess, []derivation.DerivedPath{built(top), built(dep)}, derivation.BuildNormal)
+		if err != nil || results[0].Status != derivation.StatusBuilt || results[1].Status != derivation.StatusSubstituted {
+			t.Fatalf("results %+v, %v", results, err)
+		}
+		if !slices.Equal(c.fetched, []storepath.Path{lib, f.out(dep)}) || !slices.Equal(f.order, []string{"top"}) {
+			t.Errorf("fetched %v, built %q", c.fetched, f.order)
+		}
+		log := sess.Log.(*recorder)
+		var last recordedResult
+		for _, r := range log.results {
+			if r.kind == activity.SetExpected && r.fields[0].Number == uint64(activity.CopyPath) {
+				last = r
+			}
+		}
+		if last.fields[1].Number != 200 {
+			t.Errorf("expected NAR size %+v", last)
+		}
+	})
+}
+
+func TestFailedSubstitution(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c, sess := newCachedFarm(t)
+		defer f.close()
+		drv := f.drv("a")
+		c.has[f.out(drv)] = nil
+		c.fails[f.out(drv)] = errors.New("connection reset")
+		want := "some substitutes for the outputs of derivation '" + f.store.Dir().Print(drv) +
+			"' failed (usually happens due to networking issues); try '--fallback' to build derivation from source "
+		if err := <-f.request(context.Background(), sess, drv); err == nil || err.Error() != want {
+			t.Errorf("got %v", err)
+		}
+		sess.Settings.Fallback = true
+		if err := <-f.request(context.Background(), sess, drv); err != nil || !slices.Equal(f.order, []string{"a"}) {
+			t.Errorf("with fallback: %v, built %q", err, f.order)
+		}
+	})
+}
+
+func TestGoneSubstitute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c, sess := newCachedFarm(t)
+		defer f.close()
+		drv := f.drv("a")
+		c.has[f.out(drv)] = nil
+		c.fails[f.out(drv)] = ErrGone
+		if err := <-f.request(context.Background(), sess, drv); err != nil || !slices.Equal(f.order, []string{"a"}) {
+			t.Errorf("got %v, built %q", err, f.order)
+		}
+	})
+}
+
+func TestSubstitutionSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c, sess := newCachedFarm(t)
+		defer f.close()
+		sess.Settings.MaxSubstitutionJobs = 3
+		var paths []derivation.DerivedPath
+		for i := range 10 {
+			p := testPath(1000+i, "p")
+			c.has[p] = nil
+			paths = append(paths, derivation.DerivedPath{Path: p})
+		}
+		if err := f.sched.BuildPaths(context.Background(), sess, paths, derivation.BuildNormal); err != nil {
+			t.Error(err)
+		}
+		if c.most != 3 || len(c.fetched) != 10 {
+			t.Errorf("%d at once, %d fetched", c.most, len(c.fetched))
+		}
+		missing := testPath(2000, "missing")
+		err := f.sched.EnsurePath(context.Background(), sess, missing)
+		if err == nil || err.Error() != "path '"+f.store.Dir().Print(missing)+"' is required, but there is no substituter that can build it" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestQueryMissingSubstitutes(t *testing.T) {
+	f, c, sess := newCachedFarm(t)
+	defer f.close()
+	dep := f.drv("dep")
+	top := f.drv("top", dep)
+	lib := testPath(900, "lib")
+	c.has[f.out(dep)] = []storepath.Path{lib}
+	c.has[lib] = nil
+	m, err := f.sched.QueryMissing(context.Background(), sess, []derivation.DerivedPath{built(top)})
+	if err != nil || !slices.Equal(m.WillBuild, []storepath.Path{top}) || len(m.WillSubstitute) != 2 || m.DownloadSize != 20 || m.NarSize != 200 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}

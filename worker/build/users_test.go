@@ -1,0 +1,179 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/worker/settings"
+)
+
+// testUsers are accounts that need not exist on the machine.
+type testUsers struct{ names []string }
+
+const (
+	firstTestUID = 39871
+	testGID      = 39870
+)
+
+func (u testUsers) Group(context.Context, string) (buildusers.Group, error) {
+	return buildusers.Group{Name: "builders", GID: testGID, Members: u.names}, nil
+}
+
+func (u testUsers) User(_ context.Context, name string) (buildusers.User, error) {
+	for i, n := range u.names {
+		if n == name {
+			return buildusers.User{Name: n, UID: firstTestUID + uint32(i), GID: testGID}, nil
+		}
+	}
+	return buildusers.User{}, buildusers.ErrNotFound
+}
+
+func (u testUsers) GroupsOf(context.Context, buildusers.User) ([]uint32, error) {
+	return []uint32{testGID}, nil
+}
+
+// newUserWorld builds as other users, which takes root.
+func newUserWorld(t *testing.T, names ...string) *world {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to build as other users")
+	}
+	// Beneath the temporary directory everything is beneath something world-writable.
+	buildDir, err := os.MkdirTemp("/run", "build-test")
+	if err != nil {
+		t.Skipf("needs a directory that is not world-writable: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(buildDir) })
+	if err := checkNotWorldWritable(buildDir); err != nil {
+		t.Skipf("needs a directory that is not world-writable: %v", err)
+	}
+	if err := os.Chmod(buildDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lockDir := t.TempDir()
+	w := newWorld(t, func(o *Options) {
+		o.Users = buildusers.New(buildusers.Options{Dir: lockDir, Group: "builders", Accounts: testUsers{names}})
+	})
+	w.set(func(s *settings.Settings) { s.BuildDir, s.Timeout = buildDir, 20 })
+	for _, dir := range []string{filepath.Dir(w.root), w.root, w.root + "/store"} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(w.root+"/store", 0, testGID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(w.root+"/store", 0o775|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestBuildUser(t *testing.T) {
+	w := newUserWorld(t, "one")
+	out := w.mustBuild(w.drv("whoami", "mkdir $out; id -u > $out/id; id -G >> $out/id; stat -c '%u %a' . >> $out/id; ls -ldn .. >/dev/null"))
+	if got, want := w.read(out, "id"), "39871\n39870\n39871 700\n"; got != want {
+		t.Errorf("builder's identity %q, want %q", got, want)
+	}
+	st, err := os.Stat(w.store.RealPath(out) + "/id")
+	if err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("the output is owned by %v, %v", st, err)
+	}
+	// The user is free again.
+	w.mustBuild(w.drv("again", "echo > $out"))
+}
+
+func TestBuildUserFilesAreTheirs(t *testing.T) {
+	w := newUserWorld(t, "one")
+	out := w.mustBuild(w.drv("files", "cat $fooPath > $out", func(d *derivation.Derivation) {
+		d.Env["foo"], d.Env["passAsFile"] = "contents", "foo"
+	}))
+	if got := w.read(out); got != "contents" {
+		t.Errorf("file %q", got)
+	}
+}
+
+// TestForeignFileInOutput links somebody else's file into the output: it must neither get in nor change owner.
+func TestForeignFileInOutput(t *testing.T) {
+	w := newUserWorld(t, "one")
+	victim := w.root + "/victim"
+	if err := os.WriteFile(victim, []byte("precious"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(victim, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(w.root, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	drv := w.drv("steal", "mkdir $out; ln "+victim+" $out/f || { echo refused > $out/f; }")
+	res, err := w.sched.BuildPathsWithResults(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
+	if err == nil && res[0].Status.Success() && w.read(w.out(drv, "out"), "f") != "refused\n" {
+		t.Errorf("the foreign file is in the store: %+v", res)
+	}
+	if st, err := os.Stat(victim); err != nil || st.Mode().Perm() != 0o666 || st.Size() != 8 {
+		t.Errorf("the foreign file was changed: %v, %v", st.Mode(), err)
+	}
+}
+
+func TestOutputOfAnotherUser(t *testing.T) {
+	w := newUserWorld(t, "one")
+	if err := os.Symlink("/etc", w.root+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	// A link owned by root, moved into place by a helper of root, stands for any output that is not the builder's.
+	drv := w.drv("foreign", "while ! test -L $out; do :; done")
+	out := w.store.RealPath(w.out(drv, "out"))
+	done := make(chan derivation.BuildResult, 1)
+	go func() { done <- w.build(drv) }()
+	w.until(func() bool { return len(w.log.activities(activity.Build)) == 1 })
+	if err := os.Symlink("/etc", out); err != nil {
+		t.Fatal(err)
+	}
+	res := <-done
+	if res.Status != derivation.StatusOutputRejected || !strings.HasPrefix(res.ErrorMsg, "suspicious ownership") {
+		t.Errorf("result %+v", res)
+	}
+}
+
+func TestWaitForBuildUser(t *testing.T) {
+	w := newUserWorld(t, "one")
+	fifo := w.root + "/fifo"
+	mkfifo(t, fifo)
+	if err := os.Chmod(fifo, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	first, second := w.drv("first", "cat "+fifo+" > $out"), w.drv("second", "echo > $out")
+	done := make(chan error, 1)
+	go func() {
+		done <- w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(first), built(second)}, derivation.BuildNormal)
+	}()
+	w.until(func() bool { return len(w.log.activities(activity.BuildWaiting)) == 1 })
+	text := withoutColours(w.log.activities(activity.BuildWaiting)[0])
+	if text != "waiting for a free build user ID for '"+w.print(second)+"'" && text != "waiting for a free build user ID for '"+w.print(first)+"'" {
+		t.Errorf("text %q", text)
+	}
+	pipe, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWorldWritableBuildDirIsRefused(t *testing.T) {
+	w := newUserWorld(t, "one")
+	w.set(func(s *settings.Settings) { s.BuildDir = w.root + "/builds" })
+	err := w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(w.drv("a", "echo > $out"))}, derivation.BuildNormal)
+	if err == nil || !strings.HasSuffix(err.Error(), " is world-writable or a symlink. That's not allowed for security.") {
+		t.Errorf("got %v", err)
+	}
+}
