@@ -40,7 +40,15 @@ func newFixture(t testing.TB, s *shape) *fixture {
 	f.dir = f.opt.StoreDir
 	f.open()
 	f.fill(s)
-	t.Cleanup(func() { f.Store.Close() })
+	t.Cleanup(func() {
+		f.Store.Close()
+		filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				os.Chmod(path, 0o755) // or only root could remove it
+			}
+			return nil
+		})
+	})
 	return f
 }
 
