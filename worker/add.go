@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 
@@ -137,6 +138,9 @@ func (c *conn) addMultipleToStore(ctx context.Context) error {
 
 func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o localstore.AddOptions) error {
 	entries := c.in.Entry(data)
+	if c.forward != nil {
+		return c.forward.AddEntries(ctx, entries, o)
+	}
 	count, err := entries.Uint64()
 	if err != nil {
 		return err
@@ -148,6 +152,9 @@ func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o locals
 		count--
 		entries.StartRequest()
 		info, err := entries.Info()
+		if errors.Is(err, io.EOF) { // fewer than were announced
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return nil, nil, err
 		}

@@ -66,6 +66,9 @@ type Forwarder interface {
 	// SubstituteValidPaths gives those of the paths that are valid after trying
 	// to substitute the others.
 	SubstituteValidPaths(ctx context.Context, paths []storepath.Path) ([]storepath.Path, error)
+	// AddEntries adds the paths of an OpAddMultipleToStore, which come as they
+	// were sent: their number, then metadata and a NAR each.
+	AddEntries(ctx context.Context, entries *protocol.Reader, o localstore.AddOptions) error
 	// OptimiseStore hard-links equal files. Its progress goes to the session's log.
 	OptimiseStore(ctx context.Context) error
 }

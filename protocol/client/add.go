@@ -32,10 +32,7 @@ func (c *Client) AddToStore(ctx context.Context, req protocol.AddToStoreRequest,
 				return err
 			})
 		}
-		return conn.Call(protocol.OpAddToStore, func(w *protocol.Writer) {
-			request(w)
-			io.Copy(w, data) // a failure leaves the daemon waiting, and shows in the reply
-		}, func(r *protocol.Reader) error {
+		return conn.CallRaw(protocol.OpAddToStore, request, copyFrom(data), func(r *protocol.Reader) error {
 			p, err := r.StorePath()
 			info = &pathinfo.Info{Path: p}
 			return err
@@ -61,10 +58,7 @@ func (c *Client) AddNAR(ctx context.Context, req protocol.AddToStoreNarRequest, 
 		case conn.Version().AtLeast(21):
 			return conn.CallPulled(protocol.OpAddToStoreNar, request, nar, nil)
 		}
-		return conn.Call(protocol.OpAddToStoreNar, func(w *protocol.Writer) {
-			request(w)
-			io.Copy(w, nar)
-		}, nil)
+		return conn.CallRaw(protocol.OpAddToStoreNar, request, copyFrom(nar), nil)
 	})
 }
 
@@ -79,6 +73,16 @@ var ErrNoBatch = errors.New("daemon does not support adding multiple paths at on
 
 // AddMultiple adds paths in one stream, each after those that it refers to.
 func (c *Client) AddMultiple(ctx context.Context, repair, dontCheckSigs bool, paths []Addition) error {
+	return c.addMultiple(ctx, repair, dontCheckSigs, func(w io.Writer) error { return c.additions(w, paths) })
+}
+
+// AddEntries is AddMultiple for paths that have the form of that request
+// already: their number, then metadata as of 1.16 and a NAR each.
+func (c *Client) AddEntries(ctx context.Context, repair, dontCheckSigs bool, entries io.Reader) error {
+	return c.addMultiple(ctx, repair, dontCheckSigs, copyFrom(entries))
+}
+
+func (c *Client) addMultiple(ctx context.Context, repair, dontCheckSigs bool, data func(io.Writer) error) error {
 	return c.Do(ctx, func(conn *Conn) error {
 		if !conn.Version().AtLeast(32) {
 			return ErrNoBatch
@@ -86,7 +90,7 @@ func (c *Client) AddMultiple(ctx context.Context, repair, dontCheckSigs bool, pa
 		return conn.CallFramed(protocol.OpAddMultipleToStore, func(w *protocol.Writer) {
 			w.Bool(repair)
 			w.Bool(dontCheckSigs)
-		}, func(w io.Writer) error { return c.additions(w, paths) }, nil)
+		}, data, nil)
 	})
 }
 

@@ -13,8 +13,12 @@ func (c *Client) BuildPaths(ctx context.Context, paths []derivation.DerivedPath,
 	return tell(ctx, c, protocol.OpBuildPaths, buildRequest(paths, mode))
 }
 
-// BuildPathsWithResults makes the paths and tells how each went.
+// BuildPathsWithResults makes the paths and tells how each went. Of daemons
+// before 1.34 only success can be told: the first failure is an error.
 func (c *Client) BuildPathsWithResults(ctx context.Context, paths []derivation.DerivedPath, mode derivation.BuildMode) ([]derivation.KeyedBuildResult, error) {
+	if v, err := c.Negotiated(ctx); err != nil || !v.AtLeast(34) {
+		return c.buildThenAsk(ctx, paths, mode, err)
+	}
 	return ask(ctx, c, protocol.OpBuildPathsWithResults, buildRequest(paths, mode),
 		func(r *protocol.Reader) ([]derivation.KeyedBuildResult, error) { return r.KeyedBuildResults() })
 }
@@ -48,8 +52,12 @@ func (c *Client) EnsurePath(ctx context.Context, p storepath.Path) error {
 	return tell(ctx, c, protocol.OpEnsurePath, about(p))
 }
 
-// QueryMissing tells what building the paths would take.
+// QueryMissing tells what building the paths would take. Daemons before 1.19
+// are asked path by path.
 func (c *Client) QueryMissing(ctx context.Context, paths []derivation.DerivedPath) (protocol.Missing, error) {
+	if v, err := c.Negotiated(ctx); err != nil || !v.AtLeast(19) {
+		return c.findMissing(ctx, paths, err)
+	}
 	return ask(ctx, c, protocol.OpQueryMissing, func(w *protocol.Writer) { w.DerivedPaths(paths) },
 		func(r *protocol.Reader) (protocol.Missing, error) { return r.Missing() })
 }

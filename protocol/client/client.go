@@ -3,13 +3,12 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"sync"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 )
 
@@ -30,6 +29,11 @@ type Options struct {
 	Settings *protocol.ClientOptions
 	// Log receives what daemons tell during requests; nil drops it.
 	Log activity.Sink
+	// Name is what errors of connecting call the daemon, a store reference;
+	// "" leaves the name out.
+	Name string
+	// Features are what replies may say; zero allows nothing experimental.
+	Features derivation.Features
 }
 
 // Client is a pool of connections. Its methods are safe for concurrent use.
@@ -38,24 +42,13 @@ type Client struct {
 	slots chan struct{} // one token per open or opening connection
 	idle  chan *Conn    // those of them that nobody uses
 
-	mu     sync.Mutex
-	closed bool
+	mu       sync.Mutex
+	closed   bool
+	settings *protocol.ClientOptions // to send; nil for none
 }
 
 // ErrClosed is returned by calls on a Client that was closed.
 var ErrClosed = errors.New("use of closed client")
-
-// Unix dials a unix socket.
-func Unix(path string) func(context.Context) (io.ReadWriteCloser, error) {
-	return func(ctx context.Context) (io.ReadWriteCloser, error) {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", path)
-		if err != nil {
-			return nil, fmt.Errorf("connect to %s: %w", path, err)
-		}
-		return conn, nil
-	}
-}
 
 // New makes a pool. It opens nothing yet.
 func New(o Options) *Client {
@@ -71,7 +64,24 @@ func New(o Options) *Client {
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns
 	}
-	return &Client{o: o, slots: make(chan struct{}, o.MaxConns), idle: make(chan *Conn, o.MaxConns)}
+	return &Client{
+		o: o, settings: o.Settings,
+		slots: make(chan struct{}, o.MaxConns), idle: make(chan *Conn, o.MaxConns),
+	}
+}
+
+// SetSettings has other settings sent over each connection, before its next
+// request.
+func (c *Client) SetSettings(s *protocol.ClientOptions) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settings = s
+}
+
+func (c *Client) currentSettings() *protocol.ClientOptions {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.settings
 }
 
 // Close closes the idle connections. Those in use are closed when their call
@@ -97,16 +107,23 @@ func (c *Client) Dir() storepath.Dir { return c.o.Dir }
 
 // Do borrows a connection for f. The connection is kept if f leaves it in
 // step. When a connection that lay idle turns out to be dead before the daemon
-// said anything, f is called again with a new one.
+// said anything, f is called again with a new one, unless it has begun to send
+// data, which cannot be had a second time.
 func (c *Client) Do(ctx context.Context, f func(*Conn) error) error {
 	for {
 		conn, reused, err := c.take(ctx)
 		if err != nil {
 			return err
 		}
-		err = conn.run(ctx, f)
+		err = conn.run(ctx, func(conn *Conn) error {
+			if err := conn.configure(c.currentSettings()); err != nil {
+				return err
+			}
+			return f(conn)
+		})
+		again := reused && conn.broken && !conn.heard && !conn.spent && ctx.Err() == nil
 		c.give(conn)
-		if err == nil || !reused || !conn.broken || conn.heard {
+		if err == nil || !again {
 			return err
 		}
 	}
@@ -130,7 +147,9 @@ func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) 
 	case <-ctx.Done():
 		return nil, false, ctx.Err()
 	}
-	conn, err = Open(ctx, c.o)
+	o := c.o
+	o.Settings = c.currentSettings()
+	conn, err = Open(ctx, o)
 	if err != nil {
 		<-c.slots
 	}

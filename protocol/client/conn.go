@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+
+	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
@@ -22,7 +25,15 @@ type Conn struct {
 	heard bool
 	// broken is true when the stream is out of step.
 	broken bool
+	// spent is true once the current call has taken some of its data.
+	spent bool
+	// settings are those sent last; nil for none.
+	settings *protocol.ClientOptions
 }
+
+// ErrDisconnected says that a daemon hung up when it owed an answer
+// (libstore/remote-store.cc, initConnection).
+var ErrDisconnected = errors.New("Nix daemon disconnected unexpectedly (maybe it crashed?)")
 
 // Open connects, logs in and sends the settings.
 func Open(ctx context.Context, o Options) (*Conn, error) {
@@ -35,25 +46,59 @@ func Open(ctx context.Context, o Options) (*Conn, error) {
 	err = c.run(ctx, func(*Conn) error { return c.login(o) })
 	if err != nil {
 		stream.Close()
-		return nil, fmt.Errorf("log in to daemon: %w", err)
+		return nil, o.loginError(ctx, err)
 	}
 	return c, nil
+}
+
+// loginError hides what kind of error it is: a refusal of the login is not one
+// of the request that wanted a connection.
+func (o *Options) loginError(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil || o.Name == "":
+		return fmt.Errorf("log in to daemon: %w", err)
+	}
+	return fmt.Errorf("cannot open connection to remote store '%s': %v", o.Name, err)
 }
 
 func (c *Conn) login(o Options) error {
 	in, out := wire.NewReader(c.stream), wire.NewWriter(c.stream)
 	var err error
 	if c.in, c.out, c.info, err = protocol.ClientHandshake(in, out, o.Dir, o.Version); err != nil {
-		c.broken = true
-		return err
+		return c.lost(err)
 	}
+	c.in.Features = o.Features
 	if err := c.listen(nil); err != nil {
 		return err
 	}
-	if o.Settings == nil || c.in.Version.Has(protocol.FeatureDisableSetOptions) {
+	return c.configure(o.Settings)
+}
+
+// configure sends the settings unless they are those sent last.
+func (c *Conn) configure(s *protocol.ClientOptions) error {
+	if s == c.settings || s == nil || c.in.Version.Has(protocol.FeatureDisableSetOptions) {
 		return nil
 	}
-	return c.Call(protocol.OpSetOptions, func(w *protocol.Writer) { w.Options(*o.Settings) }, nil)
+	err := c.Call(protocol.OpSetOptions, func(w *protocol.Writer) { w.Options(*s) }, nil)
+	if err == nil {
+		c.settings, c.heard = s, false
+	}
+	return err
+}
+
+// lost marks the stream as out of step and says why.
+func (c *Conn) lost(err error) error {
+	c.broken = true
+	var own *dataError
+	if errors.As(err, &own) {
+		return own.err
+	}
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, unix.EPIPE, unix.ECONNRESET} {
+		if errors.Is(err, gone) {
+			return ErrDisconnected
+		}
+	}
+	return err
 }
 
 // Close hangs up.
@@ -68,7 +113,7 @@ func (c *Conn) Server() protocol.ServerInfo { return c.info }
 // run calls f and hangs up if the context ends first, since nothing else stops
 // a daemon's work.
 func (c *Conn) run(ctx context.Context, f func(*Conn) error) error {
-	c.heard = false
+	c.heard, c.spent = false, false
 	stop := context.AfterFunc(ctx, func() { c.stream.Close() })
 	err := f(c)
 	if !stop() {
@@ -90,25 +135,11 @@ func (c *Conn) Call(op protocol.Op, request func(*protocol.Writer), reply func(*
 	return c.finish(nil, reply)
 }
 
-// CallFramed is Call for a request that is followed by framed data.
-func (c *Conn) CallFramed(op protocol.Op, request func(*protocol.Writer), data func(io.Writer) error, reply func(*protocol.Reader) error) error {
-	c.out.Op(op)
-	request(c.out)
-	frames := c.out.Framed()
-	dataErr := data(frames)
-	frames.Close()
-	err := c.finish(nil, reply)
-	if dataErr != nil && !isRemote(err) {
-		return dataErr
-	}
-	return err
-}
-
 // CallPulled is Call for a request whose data the daemon asks for.
 func (c *Conn) CallPulled(op protocol.Op, request func(*protocol.Writer), data io.Reader, reply func(*protocol.Reader) error) error {
 	c.out.Op(op)
 	request(c.out)
-	return c.finish(data, reply)
+	return c.finish(&spending{data, &c.spent}, reply)
 }
 
 func isRemote(err error) bool {
@@ -122,18 +153,21 @@ func (c *Conn) finish(data io.Reader, reply func(*protocol.Reader) error) error 
 		if said := c.listen(data); isRemote(said) {
 			return said
 		}
-		c.broken = true
-		return err
+		return c.lost(err)
 	}
 	if err := c.listen(data); err != nil {
 		return err
 	}
-	if reply == nil {
+	return c.reply(reply)
+}
+
+func (c *Conn) reply(read func(*protocol.Reader) error) error {
+	if read == nil {
 		return nil
 	}
-	if err := reply(c.in); err != nil {
-		c.broken = true
-		return err
+	c.in.StartRequest()
+	if err := read(c.in); err != nil {
+		return c.lost(err)
 	}
 	return nil
 }
@@ -144,7 +178,7 @@ func (c *Conn) listen(data io.Reader) error {
 	for {
 		done, err := c.frame(data)
 		if err != nil && !isRemote(err) {
-			c.broken = true
+			err = c.lost(err)
 		}
 		if done || err != nil {
 			return err
@@ -193,7 +227,7 @@ func (c *Conn) answer(data io.Reader) error {
 	buf := make([]byte, min(most, maxAnswer))
 	n, err := io.ReadAtLeast(data, buf, 1)
 	if err != nil && err != io.EOF {
-		return err
+		return &dataError{err}
 	}
 	c.out.Bytes(buf[:n])
 	return c.out.Flush()

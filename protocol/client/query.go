@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"nixdaemon/protocol"
@@ -84,7 +85,11 @@ func (c *Client) PathFromHashPart(ctx context.Context, hashPart string) (storepa
 }
 
 // OutputMap gives the outputs of a derivation; the zero path is an unknown one.
+// Daemons before 1.22 know none but those that stand in the derivation.
 func (c *Client) OutputMap(ctx context.Context, drv storepath.Path) (map[string]storepath.Path, error) {
+	if v, err := c.Negotiated(ctx); err != nil || !v.AtLeast(22) {
+		return c.staticOutputs(ctx, drv, err)
+	}
 	return ask(ctx, c, protocol.OpQueryDerivationOutputMap, about(drv),
 		func(r *protocol.Reader) (map[string]storepath.Path, error) { return r.OutputMap() })
 }
@@ -101,10 +106,30 @@ func (c *Client) Roots(ctx context.Context) ([]protocol.Root, error) {
 	return ask(ctx, c, protocol.OpFindRoots, nil, func(r *protocol.Reader) ([]protocol.Root, error) { return r.Roots() })
 }
 
+// ErrSpecificGC says that the daemon cannot confine a collection as asked
+// (libstore/worker-protocol.cc).
+var ErrSpecificGC = errors.New("Garbage collecting specific paths requested but it is not supported by the negotiated protocol")
+
 // CollectGarbage runs a collection.
 func (c *Client) CollectGarbage(ctx context.Context, req protocol.GCRequest) (protocol.GCResults, error) {
+	v, err := c.Negotiated(ctx)
+	if err != nil {
+		return protocol.GCResults{}, err
+	}
+	if !v.Has(protocol.FeatureDeleteDeadSpecificReferrers) && !oldGC(req) {
+		return protocol.GCResults{}, ErrSpecificGC
+	}
 	return ask(ctx, c, protocol.OpCollectGarbage, func(w *protocol.Writer) { w.GC(req) },
 		func(r *protocol.Reader) (protocol.GCResults, error) { return r.GCResults() })
+}
+
+// oldGC tells whether a request means the same without the feature, where no
+// paths are the whole store, unless given paths are to be deleted.
+func oldGC(req protocol.GCRequest) bool {
+	if req.Action == protocol.GCDeleteSpecific {
+		return !req.WholeStore && !req.DeleteReferrers
+	}
+	return req.WholeStore && len(req.Paths) == 0
 }
 
 // Verify checks the store and tells whether errors were found.
@@ -125,16 +150,43 @@ func (c *Client) Server(ctx context.Context) (protocol.ServerInfo, error) {
 	return info, err
 }
 
+// Negotiated is what is spoken with the daemon.
+func (c *Client) Negotiated(ctx context.Context) (protocol.Version, error) {
+	var v protocol.Version
+	err := c.Do(ctx, func(conn *Conn) error {
+		v = conn.Version()
+		return nil
+	})
+	return v, err
+}
+
 // Dump writes the NAR of a valid path.
 func (c *Client) Dump(ctx context.Context, p storepath.Path, w io.Writer) error {
 	return c.Do(ctx, func(conn *Conn) error {
 		return conn.Call(protocol.OpNarFromPath, about(p), func(r *protocol.Reader) error {
 			r.Resize(bulkBuffer)
 			defer r.Resize(wire.DefaultBufferSize)
-			_, err := nar.Copy(w, r.Reader)
+			to := &sink{w: w}
+			_, err := nar.Copy(to, r.Reader)
+			if to.err != nil {
+				return &dataError{to.err}
+			}
 			return err
 		})
 	})
+}
+
+// sink remembers that it was the receiver who failed, not the daemon.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+// Write passes p on.
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.err = err
+	return n, err
 }
 
 // bulkBuffer is the read buffer while an archive streams in.

@@ -1,0 +1,111 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"nixdaemon/protocol/nar"
+)
+
+// archive is the one archive that begins at a place of a stream. What follows
+// it there is left alone.
+type archive struct {
+	stream io.Reader
+	pipe   *io.PipeReader // nil until the first Read
+	done   chan error
+}
+
+// WriteTo copies the archive.
+func (a *archive) WriteTo(w io.Writer) (int64, error) { return nar.Copy(w, a.stream) }
+
+// Read reads the archive: for daemons that ask for it piece by piece, since
+// nothing but taking it apart tells where it ends.
+func (a *archive) Read(p []byte) (int, error) {
+	if a.pipe == nil {
+		r, w := io.Pipe()
+		a.pipe, a.done = r, make(chan error, 1)
+		go func() {
+			_, err := a.WriteTo(w)
+			w.CloseWithError(err)
+			a.done <- err
+		}()
+	}
+	return a.pipe.Read(p)
+}
+
+// close waits until nobody reads the stream any more.
+func (a *archive) close() {
+	if a.pipe != nil {
+		a.pipe.Close()
+		<-a.done
+	}
+}
+
+// errNotFlat is upstream's text (libutil/archive.cc).
+var errNotFlat = errors.New("regular file expected")
+
+// oneFile is the handler of an archive that must be one file.
+type oneFile struct {
+	use func(contents io.Reader) error
+}
+
+var _ nar.Handler = (*oneFile)(nil)
+
+// Directory fails.
+func (*oneFile) Directory(string) error { return errNotFlat }
+
+// EndDirectory fails.
+func (*oneFile) EndDirectory() error { return errNotFlat }
+
+// Symlink fails.
+func (*oneFile) Symlink(string, string) error { return errNotFlat }
+
+// Regular uses the contents.
+func (f *oneFile) Regular(_ string, _ bool, _ uint64, contents io.Reader) error {
+	return f.use(contents)
+}
+
+// keep gives a file that has no name any more, at its start, with what fill
+// writes to it.
+func keep(fill func(io.Writer) error) (_ *os.File, err error) {
+	f, err := os.CreateTemp("", "nix-daemon-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, err
+	}
+	if err := fill(f); err != nil {
+		return nil, fmt.Errorf("keep data for another daemon: %w", err)
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return f, err
+}
+
+// flatArchive gives the archive of a file with these contents, whose size must
+// be known before the first of them.
+func flatArchive(contents io.Reader) (*os.File, error) {
+	var size int64
+	file, err := keep(func(w io.Writer) (err error) {
+		size, err = io.Copy(w, contents)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return keep(func(w io.Writer) error {
+		out := nar.NewWriter(w)
+		if err := out.Regular("", false, uint64(size), file); err != nil {
+			return err
+		}
+		return out.Close()
+	})
+}
