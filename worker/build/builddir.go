@@ -95,12 +95,12 @@ func checkNotWorldWritable(path string) error {
 
 // writeFile makes a file for the builder. The name is one component; nothing of that name may exist, so that what a
 // builder of the same user could have prepared is never written through.
-func (a *attempt) writeFile(name, contents string) error {
+func (a *attempt) writeFile(name, contents string, mode uint32) error {
 	if name == "" || name == "." || name == ".." || filepath.Base(name) != name {
 		return fmt.Errorf("invalid file name '%s' in build directory", name)
 	}
 	path := a.tmp.path + "/" + name
-	fd, err := unix.Openat(a.tmp.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	fd, err := unix.Openat(a.tmp.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return fmt.Errorf("creating file %s: %w", quotedPath(path), err)
 	}

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -191,4 +192,49 @@ echo > $out`))
 	if n := w.log.unstopped(); n != 0 {
 		t.Errorf("%d activities have not stopped", n)
 	}
+}
+
+// TestBuiltin runs a program in the place of a builtin builder.
+func TestBuiltin(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		o.BuiltinCommand = func(name string) []string {
+			if name != "fetchurl" {
+				return nil
+			}
+			return []string{"/bin/sh", "-c", "/bin/cp " + BuiltinFile + " $out; /bin/ls -l " + BuiltinFile}
+		}
+	})
+	netrc := w.root + "/netrc"
+	if err := os.WriteFile(netrc, []byte("machine x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func(s *settings.Settings) { s.NetrcFile, s.HashedMirrors = netrc, []string{"http://mirror"} })
+	drv := w.drv("fetch", "", fixed(storepath.MethodNAR, "anything"), func(d *derivation.Derivation) {
+		d.Builder, d.Args = "builtin:fetchurl", nil
+		d.Env["url"] = "http://x"
+	})
+	// The result is not what the hash says, but it is there under its own path.
+	w.mustFail(drv, derivation.StatusOutputRejected)
+	valid, err := w.store.AllValidPaths(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range valid {
+		if p.Name() != "fetch" {
+			continue
+		}
+		var job BuiltinJob
+		if err := json.Unmarshal([]byte(w.read(p)), &job); err != nil {
+			t.Fatal(err)
+		}
+		if job.Name != "fetchurl" || job.Env["url"] != "http://x" || job.Outputs["out"] != w.print(p) || job.FixedAlgo != "r:sha256" ||
+			job.Netrc != "machine x" || len(job.HashedMirrors) != 1 || job.BuildDir == "" {
+			t.Errorf("job %+v", job)
+		}
+		if lines := w.log.lines(); len(lines) != 1 || !strings.HasPrefix(lines[0], "-rw-------") {
+			t.Errorf("mode of the file: %q", lines)
+		}
+		return
+	}
+	t.Error("no result")
 }

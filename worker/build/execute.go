@@ -53,7 +53,7 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 		return nil, err
 	}
 	for name, contents := range env.files {
-		if err := a.writeFile(name, rewriteString(contents, a.rewrites)); err != nil {
+		if err := a.writeFile(name, rewriteString(contents, a.rewrites), 0o644); err != nil {
 			return nil, err
 		}
 	}
@@ -142,7 +142,7 @@ func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
-	return a.writeFile(BuiltinFile, string(text))
+	return a.writeFile(BuiltinFile, string(text), 0o600)
 }
 
 // limits notes why a builder had to be killed.

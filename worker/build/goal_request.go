@@ -17,7 +17,6 @@ type wanted struct {
 	outputs derivation.OutputsSpec
 	mode    derivation.BuildMode
 	parts   []*goal
-	names   []string
 	drvPath storepath.Path
 	drv     *derivation.Derivation
 }
@@ -120,7 +119,10 @@ func (w *wanted) haveDerivation() {
 	if w.outputs.All {
 		names = slices.Sorted(maps.Keys(w.drv.Outputs))
 	}
-	w.names = names
+	if len(names) == 0 {
+		w.r.fail(errorf("no outputs of derivation '%s' are wanted", w.r.dir.Print(w.drvPath)))
+		return
+	}
 	for _, name := range names {
 		o, err := w.r.output(w.drvPath, w.drv, name, w.mode)
 		if err != nil {

@@ -162,7 +162,10 @@ func (s *Scheduler) RepairPath(ctx context.Context, sess *session.Session, p sto
 		}
 		if valid {
 			w := r.wanted(&derivation.SingleDerivedPath{Path: info.Deriver}, derivation.OutputsSpec{All: true}, derivation.BuildRepair)
-			return r.loop([]*goal{w.goal})
+			if err := r.loop([]*goal{w.goal}); err != nil {
+				return err
+			}
+			return r.buildError([]*goal{w.goal})
 		}
 	}
 	return &Error{Msg: textf("cannot repair path '%s'", r.dir.Print(p)), exit: r.flags.status()}
