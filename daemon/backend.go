@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -20,9 +21,26 @@ import (
 	"nixdaemon/worker/settings"
 )
 
-// backend is what stands behind all connections: one store, one scheduler, one
+// backend is what stands behind all connections.
+type backend interface {
+	// serve is what the server does with a connection.
+	serve(ctx context.Context, stream io.ReadWriter, peer Peer) error
+	// close ends what still runs when the connections are gone.
+	close() error
+}
+
+// assemble puts together what serves the configured store. own are the paths
+// of the sockets that we listen on.
+func assemble(ctx context.Context, cfg *config.Config, log zerolog.Logger, own []string) (backend, error) {
+	if cfg.Store.Kind == config.StoreRemote {
+		return newForwarding(cfg, log, own)
+	}
+	return newLocal(ctx, cfg, log)
+}
+
+// local serves a store of this machine: one store, one scheduler, one
 // collector.
-type backend struct {
+type local struct {
 	cfg       *config.Config
 	log       zerolog.Logger
 	store     *localstore.Store
@@ -34,18 +52,15 @@ type backend struct {
 	ids       activity.IDs
 }
 
-// assemble opens the store and puts the parts together.
-func assemble(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*backend, error) {
-	if cfg.Store.Kind == config.StoreRemote {
-		return nil, errors.New("cannot serve store '" + cfg.Store.Reference.String() + "': only local stores can be served")
-	}
+// newLocal opens the store and puts the parts together.
+func newLocal(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*local, error) {
 	// The store's own parameter counts where the setting is not given
 	// (unix/build/derivation-builder.cc).
 	if cfg.Settings.BuildDir == "" && cfg.Store.BuildDir != "" {
 		cfg.Settings = cfg.Settings.Clone()
 		cfg.Settings.BuildDir = cfg.Store.BuildDir
 	}
-	b := &backend{cfg: cfg, log: log}
+	b := &local{cfg: cfg, log: log}
 	var err error
 	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
 		return nil, err
@@ -59,7 +74,7 @@ func assemble(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*bac
 	return b, nil
 }
 
-func (b *backend) buildAndCollect() error {
+func (b *local) buildAndCollect() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -78,7 +93,7 @@ func (b *backend) buildAndCollect() error {
 }
 
 // close waits for what still runs, then closes the store.
-func (b *backend) close() error {
+func (b *local) close() error {
 	var errs []error
 	if b.scheduler != nil {
 		ctx, cancel := context.WithCancel(context.Background())

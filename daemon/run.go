@@ -92,7 +92,7 @@ func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger) erro
 		}
 		listeners = []net.Listener{l}
 	}
-	b, err := assemble(ctx, cfg, log)
+	b, err := assemble(ctx, cfg, log, paths(listeners))
 	if err != nil {
 		return err
 	}
@@ -107,6 +107,15 @@ func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger) erro
 		Log:      log,
 	}
 	return errors.Join(s.Run(ctx, listeners), b.close())
+}
+
+// paths are those of the listeners' sockets.
+func paths(listeners []net.Listener) []string {
+	var paths []string
+	for _, l := range listeners {
+		paths = append(paths, l.Addr().String())
+	}
+	return paths
 }
 
 func forcedTrust(t config.Trust) *bool {
@@ -127,7 +136,7 @@ type stdio struct {
 // unless the command line says otherwise: whoever started us could as well
 // have opened the store.
 func runStdio(ctx context.Context, cfg *config.Config, log zerolog.Logger) error {
-	b, err := assemble(ctx, cfg, log)
+	b, err := assemble(ctx, cfg, log, nil)
 	if err != nil {
 		return err
 	}
@@ -150,8 +159,8 @@ func raiseFileLimit() error {
 	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 }
 
-// serve is what the server does with a connection.
-func (b *backend) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
+// serve serves a connection.
+func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
 	if err := b.store.Refresh(ctx); err != nil {
 		return err
 	}

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/client"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker"
+	"nixdaemon/worker/forward"
+)
+
+// forwarding serves a store that is another daemon's.
+type forwarding struct {
+	cfg     *config.Config
+	log     zerolog.Logger
+	options forward.Options
+	keys    keyring
+	ids     activity.IDs
+}
+
+// dialer opens a connection to another daemon.
+type dialer func(ctx context.Context) (io.ReadWriteCloser, error)
+
+// newForwarding chooses how to reach the daemon by the scheme of its store
+// reference. own are the paths of our sockets.
+func newForwarding(cfg *config.Config, log zerolog.Logger, own []string) (*forwarding, error) {
+	var dial dialer
+	switch {
+	case cfg.Store.SocketPath != "":
+		dial = notOurselves(cfg.Store.SocketPath, own, client.Unix(cfg.Store.SocketPath))
+	default:
+		return nil, fmt.Errorf("cannot serve store '%s': only local stores and those of other daemons can be served", cfg.Store.Reference)
+	}
+	return &forwarding{cfg: cfg, log: log, options: forward.Options{
+		Dial: dial, Name: name(cfg), Dir: storepath.Dir(cfg.Store.StoreDir), Settings: cfg.Settings,
+	}}, nil
+}
+
+// name is what upstream calls the store in messages (libstore/uds-remote-store.cc).
+func name(cfg *config.Config) string {
+	if cfg.Store.SocketPath == cfg.SocketPath {
+		return "daemon"
+	}
+	return "unix://" + cfg.Store.SocketPath
+}
+
+// errOurselves ends what would go round until we are out of descriptors.
+var errOurselves = errors.New("it belongs to this daemon itself")
+
+// notOurselves refuses to dial a socket of ours.
+func notOurselves(path string, own []string, dial dialer) dialer {
+	return func(ctx context.Context) (io.ReadWriteCloser, error) {
+		if target, err := os.Stat(path); err == nil {
+			for _, p := range own {
+				if info, err := os.Stat(p); err == nil && os.SameFile(info, target) {
+					return nil, fmt.Errorf("cannot connect to socket at '%s': %w", path, errOurselves)
+				}
+			}
+		}
+		return dial(ctx)
+	}
+}
+
+func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
+	b := forward.New(f.options)
+	return worker.Serve(ctx, stream, worker.Options{
+		Store: b, Builder: b, Collector: b, Substituter: b, Roots: b.Roots(),
+		RequireSigs: f.cfg.Settings.RequireSigs, Keys: f.keys.trustedKeys, NixVersion: NixVersion,
+		Settings: f.cfg.Settings, IDs: &f.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: f.log,
+	})
+}
+
+// close does nothing: each connection closes its own.
+func (f *forwarding) close() error { return nil }
