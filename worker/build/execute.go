@@ -1,11 +1,9 @@
 package build
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 	"sync/atomic"
@@ -19,32 +17,6 @@ import (
 	"nixdaemon/sandbox"
 	"nixdaemon/worker/settings"
 )
-
-// BuiltinFile is the file in the build directory that tells a builtin builder what to do: a [BuiltinJob] as JSON,
-// readable by the builder alone.
-const BuiltinFile = ".builtin.json"
-
-// BuiltinJob is what a builtin builder needs to know.
-type BuiltinJob struct {
-	// Name is the builder's, without "builtin:".
-	Name string `json:"name"`
-	// Env is the derivation's own environment; Outputs are the paths to make. Placeholders are replaced.
-	Env             map[string]string `json:"env"`
-	StructuredAttrs *string           `json:"structuredAttrs,omitempty"`
-	Outputs         map[string]string `json:"outputs"`
-	// Fixed is set for fixed outputs: method prefix and algorithm ("r:sha256") and base-16 digest. Impure marks
-	// impure derivations.
-	FixedAlgo string `json:"fixedAlgo,omitempty"`
-	FixedHash string `json:"fixedHash,omitempty"`
-	Impure    bool   `json:"impure,omitempty"`
-	// BuildDir is the working directory.
-	BuildDir string `json:"buildDir"`
-	StoreDir string `json:"storeDir"`
-	// HashedMirrors, Netrc (contents) and CABundle (contents) are for builtin:fetchurl.
-	HashedMirrors []string `json:"hashedMirrors,omitempty"`
-	Netrc         string   `json:"netrc,omitempty"`
-	CABundle      string   `json:"caBundle,omitempty"`
-}
 
 // prepare writes the builder's files and says how it is started.
 func (a *attempt) prepare() (*sandbox.Spec, error) {
@@ -100,51 +72,6 @@ func (a *attempt) personality() sandbox.Personality {
 	return p
 }
 
-// prepareBuiltin puts the program that carries out a builtin builder in its place.
-func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
-	name, ok := strings.CutPrefix(a.drv.Builder, "builtin:")
-	if !ok {
-		return nil
-	}
-	var argv []string
-	if a.o.BuiltinCommand != nil {
-		argv = a.o.BuiltinCommand(name)
-	}
-	if len(argv) == 0 {
-		// As for any builder that cannot be executed, the log says why.
-		spec.Path = ""
-		return nil
-	}
-	spec.Path, spec.Args = argv[0], argv
-	job := BuiltinJob{Name: name, Env: make(map[string]string, len(a.drv.Env)), Outputs: make(map[string]string, len(a.outputs)),
-		StructuredAttrs: a.drv.StructuredAttrs, Impure: a.kind.IsImpure, BuildDir: a.tmp.path, StoreDir: string(a.dir)}
-	for k, v := range a.drv.Env {
-		job.Env[k] = rewriteString(v, a.rewrites)
-	}
-	for k, o := range a.outputs {
-		job.Outputs[k] = a.dir.Print(o.scratch)
-		if out := a.drv.Outputs[k]; out.Kind == derivation.FixedCA {
-			job.FixedAlgo = out.CA.Method.Prefix() + out.CA.Hash.Algo().String()
-			job.FixedHash = out.CA.Hash.Base16()
-		}
-	}
-	if name == "fetchurl" {
-		job.HashedMirrors = a.set.HashedMirrors
-		// Neither file has to exist.
-		if text, err := os.ReadFile(a.set.NetrcFile); err == nil {
-			job.Netrc = string(text)
-		}
-		if text, err := os.ReadFile(a.set.SSLCertFile); err == nil && a.set.SSLCertFile != "" {
-			job.CABundle = string(text)
-		}
-	}
-	text, err := json.Marshal(job)
-	if err != nil {
-		return err
-	}
-	return a.writeFile(BuiltinFile, string(text), 0o600)
-}
-
 // limits notes why a builder had to be killed.
 type limits struct {
 	timedOut atomic.Int64 // after so many seconds, 0 for not
@@ -153,16 +80,23 @@ type limits struct {
 
 // execute runs the builder. Its failure is the error; a.out has the times.
 func (a *attempt) execute(spec *sandbox.Spec) error {
-	logFile, err := a.openLog()
-	if err != nil {
-		return err
-	}
 	a.out.startTime = a.now()
 	a.begin()
+	p, startErr := a.start(spec)
+	// The log's file is made while the builder gets under way: that takes as long as a small build.
+	logFile, err := a.openLog()
+	if err != nil {
+		if p != nil {
+			killErr := p.Kill()
+			_, waitErr := a.endProcess(p, a.passOn(p, io.Discard, new(limits)))
+			err = errors.Join(err, killErr, waitErr)
+		}
+		return err
+	}
 	lines := &logLines{sink: &a.j.feed, id: a.activity,
 		messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
 	var l limits
-	res, err := a.runProcess(spec, io.MultiWriter(lines, logFile), &l)
+	res, err := a.runProcess(p, startErr, spec, io.MultiWriter(lines, logFile), &l)
 	lines.end()
 	if logErr := logFile.Close(); logErr != nil {
 		a.complain("write build log", logErr)
@@ -203,20 +137,25 @@ func (a *attempt) begin() {
 		[]activity.Field{activity.Text(drv), activity.Text(""), activity.Number(1), activity.Number(1)}, 0)
 }
 
-// runProcess starts the builder and passes its output on until there is no more, then ends what is left of it.
-func (a *attempt) runProcess(spec *sandbox.Spec, log io.Writer, l *limits) (sandbox.Result, error) {
-	p, err := a.start(spec)
-	if err != nil {
-		if text := executionError(a.drv.Builder, spec, err); text != "" {
-			_, err = io.WriteString(log, text)
-			return sandbox.Result{ExitCode: 1}, err
+// runProcess passes the builder's output on until there is no more, then ends what is left of it. A builder that
+// cannot be executed has failed.
+func (a *attempt) runProcess(p *sandbox.Process, startErr error, spec *sandbox.Spec, log io.Writer, l *limits) (sandbox.Result, error) {
+	if startErr != nil {
+		text := executionError(a.drv.Builder, spec, startErr)
+		if text == "" {
+			return sandbox.Result{}, startErr
 		}
-		return sandbox.Result{}, err
+		_, err := io.WriteString(log, text)
+		return sandbox.Result{ExitCode: 1}, err
 	}
 	stop := a.watch(p, l)
 	readErr := a.passOn(p, log, l)
 	stop()
-	// A builder may have closed its output and gone on; then it is killed.
+	return a.endProcess(p, readErr)
+}
+
+// endProcess kills what is left: a builder may have closed its output and gone on.
+func (a *attempt) endProcess(p *sandbox.Process, readErr error) (sandbox.Result, error) {
 	killErr := p.Kill()
 	res, err := p.Wait()
 	return res, errors.Join(err, killErr, readErr)
