@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,15 +28,21 @@ func (c *conn) addOptions() localstore.AddOptions {
 
 // framed gives the data that follows a request to f and leaves the stream
 // behind it whatever f does with it. A stream that breaks off ends the
-// connection.
-func (c *conn) framed(f func(io.Reader) error) error {
+// connection, and so does the end of the context, which says that nobody waits
+// for the answer. The text end is for data that is shorter than it says.
+func (c *conn) framed(ctx context.Context, end refusal, f func(*wire.FramedReader) error) error {
 	data := c.in.Framed()
 	err := f(data)
+	if data.Ended() && errors.Is(err, io.ErrUnexpectedEOF) {
+		err = end
+	}
+	if err != nil && ctx.Err() != nil {
+		c.breakOff(context.Cause(ctx))
+		return err
+	}
 	if broken := data.Drain(); broken != nil {
-		c.fatal = broken
-		if err == nil {
-			err = broken
-		}
+		c.breakOff(broken)
+		err = cmp.Or(err, broken)
 	}
 	return err
 }
@@ -60,21 +67,26 @@ func (c *conn) addToStore(ctx context.Context) error {
 		return err
 	}
 	if req.DataIsNAR {
-		return c.work(func() error { return c.raw(add) }, func() { c.out.StorePath(info.Path) })
+		return c.work(func() error { return c.raw(ctx, add) }, func() { c.out.StorePath(info.Path) })
 	}
-	return c.work(func() error { return c.framed(add) }, func() { c.out.Info(info) })
+	return c.work(func() error {
+		return c.framed(ctx, textDumpEnd, func(data *wire.FramedReader) error { return add(data) })
+	}, func() { c.out.Info(info) })
 }
 
 // raw gives a NAR that follows a request bare to f. Nothing but reading it
 // tells where it ends, so an error within it ends the connection.
-func (c *conn) raw(f func(io.Reader) error) error {
-	nar := newRawNAR(c.in.Reader)
-	err := f(nar)
-	if broken := nar.finish(); broken != nil {
-		c.fatal = broken
-		if err == nil {
-			err = broken
-		}
+func (c *conn) raw(ctx context.Context, f func(io.Reader) error) error {
+	archive := newRawNAR(c.in.Reader)
+	defer archive.abandon()
+	err := f(wire.NewReaderSize(archive, pullSize))
+	if err != nil && ctx.Err() != nil {
+		c.breakOff(context.Cause(ctx))
+		return err
+	}
+	if broken := archive.finish(); broken != nil {
+		c.breakOff(broken)
+		err = cmp.Or(err, broken)
 	}
 	return err
 }
@@ -108,11 +120,11 @@ func (c *conn) addToStoreNar(ctx context.Context) error {
 	return c.work(func() error {
 		switch {
 		case c.in.Version.AtLeast(23):
-			return c.framed(add)
+			return c.framed(ctx, textFramesEnd, func(data *wire.FramedReader) error { return add(data) })
 		case c.in.Version.AtLeast(21):
-			return add(wire.NewReaderSize(&pulled{c: c}, pullSize))
+			return c.pull(add)
 		}
-		return c.raw(add)
+		return c.raw(ctx, add)
 	}, nil)
 }
 
@@ -127,23 +139,21 @@ func (c *conn) addMultipleToStore(ctx context.Context) error {
 	o.Repair = repair
 	o.DontCheckSigs = dontCheckSigs && c.o.Trusted
 	return c.work(func() error {
-		data := c.in.Framed()
-		err := c.addEntries(ctx, data, o)
-		if broken := data.Drain(); broken != nil {
-			c.fatal = broken
-		}
-		return err
+		c.in.Resize(pullSize) // one read takes many small paths
+		defer c.in.Resize(wire.DefaultBufferSize)
+		return c.framed(ctx, textFramesEnd, func(data *wire.FramedReader) error { return c.addEntries(ctx, data, o) })
 	}, nil)
 }
 
 func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o localstore.AddOptions) error {
 	entries := c.in.Entry(data)
+	entries.Features = c.in.Features
 	if c.forward != nil {
 		return c.forward.AddEntries(ctx, entries, o)
 	}
 	count, err := entries.Uint64()
 	if err != nil {
-		return err
+		return unexpected(err)
 	}
 	return c.o.Store.AddNARs(ctx, func() (*pathinfo.Info, io.Reader, error) {
 		if count == 0 {
@@ -187,9 +197,9 @@ func (c *conn) addBuildLog(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		return c.framed(func(log io.Reader) error {
+		return c.framed(ctx, textFramesEnd, func(log *wire.FramedReader) error {
 			if !c.o.Trusted {
-				return errNoLogs
+				return refuseLogs
 			}
 			return c.o.Store.AddBuildLog(ctx, drv, log)
 		})

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"nixdaemon/localstore"
@@ -14,8 +13,8 @@ import (
 
 // Refusals, in upstream's words (daemon.cc, performOp).
 const (
-	refuseRepair = "repairing is not allowed because you are not in 'trusted-users'"
-	refuseBuild  = "you are not privileged to build input-addressed derivations"
+	refuseRepair refusal = "repairing is not allowed because you are not in 'trusted-users'"
+	refuseBuild  refusal = "you are not privileged to build input-addressed derivations"
 )
 
 // buildRequest reads what to build and how. Repair is not atomic, so only
@@ -27,7 +26,7 @@ func (c *conn) buildRequest() ([]derivation.DerivedPath, derivation.BuildMode, e
 	}
 	mode, err := c.in.BuildMode()
 	if err == nil && mode == derivation.BuildRepair && !c.o.Trusted {
-		err = errors.New(refuseRepair)
+		err = refuseRepair
 	}
 	return paths, mode, err
 }
@@ -37,7 +36,7 @@ func (c *conn) buildPaths(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.work(func() error { return c.o.Builder.BuildPaths(ctx, &c.sess, paths, mode) }, c.one)
+	return c.work(func() error { return c.o.Builder.BuildPaths(ctx, c.sess, paths, mode) }, c.one)
 }
 
 func (c *conn) buildPathsWithResults(ctx context.Context) error {
@@ -47,7 +46,7 @@ func (c *conn) buildPathsWithResults(ctx context.Context) error {
 	}
 	var results []derivation.KeyedBuildResult
 	return c.work(func() (err error) {
-		results, err = c.o.Builder.BuildPathsWithResults(ctx, &c.sess, paths, mode)
+		results, err = c.o.Builder.BuildPathsWithResults(ctx, c.sess, paths, mode)
 		return err
 	}, func() { c.out.KeyedBuildResults(results) })
 }
@@ -67,7 +66,8 @@ func (c *conn) buildDerivation(ctx context.Context) error {
 // buildGiven builds a derivation that the client made up. The outputs of a
 // content-addressing one are proved by their contents; what an untrusted
 // client says of the path of its derivation is not believed, and the daemon
-// writes the derivation to a path of its own reckoning.
+// writes the derivation to a path of its own reckoning. Upstream lets everybody
+// repair here; what is repaired is gone for a moment, so we do as BuildPaths.
 func (c *conn) buildGiven(ctx context.Context, req protocol.BuildDerivationRequest) (derivation.BuildResult, error) {
 	kind, err := req.Derivation.Type()
 	if err != nil {
@@ -75,13 +75,16 @@ func (c *conn) buildGiven(ctx context.Context, req protocol.BuildDerivationReque
 	}
 	if !c.o.Trusted {
 		if !kind.IsCA {
-			return derivation.BuildResult{}, errors.New(refuseBuild)
+			return derivation.BuildResult{}, refuseBuild
+		}
+		if req.Mode == derivation.BuildRepair {
+			return derivation.BuildResult{}, refuseRepair
 		}
 		if req.DrvPath, err = c.writeDerivation(ctx, req.Derivation); err != nil {
 			return derivation.BuildResult{}, err
 		}
 	}
-	return c.o.Builder.BuildDerivation(ctx, &c.sess, req.DrvPath, req.Derivation, req.Mode)
+	return c.o.Builder.BuildDerivation(ctx, c.sess, req.DrvPath, req.Derivation, req.Mode)
 }
 
 func (c *conn) writeDerivation(ctx context.Context, basic *derivation.BasicDerivation) (storepath.Path, error) {
@@ -102,7 +105,7 @@ func (c *conn) writeDerivation(ctx context.Context, basic *derivation.BasicDeriv
 
 func (c *conn) ensurePath(ctx context.Context) error {
 	return aboutPath(c, func(p storepath.Path) (struct{}, error) {
-		return struct{}{}, c.o.Builder.EnsurePath(ctx, &c.sess, p)
+		return struct{}{}, c.o.Builder.EnsurePath(ctx, c.sess, p)
 	}, func(struct{}) { c.one() })
 }
 
@@ -113,7 +116,7 @@ func (c *conn) queryMissing(ctx context.Context) error {
 	}
 	var missing protocol.Missing
 	return c.work(func() (err error) {
-		missing, err = c.o.Builder.QueryMissing(ctx, &c.sess, paths)
+		missing, err = c.o.Builder.QueryMissing(ctx, c.sess, paths)
 		return err
 	}, func() { c.out.Missing(missing) })
 }

@@ -2,15 +2,15 @@ package worker
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/storepath"
 )
 
-var (
-	errNoLogs   = errors.New("you are not privileged to add logs")
-	errNoRepair = errors.New("you are not privileged to repair paths")
+const (
+	refuseLogs         refusal = "you are not privileged to add logs"
+	refuseVerifyRepair refusal = "you are not privileged to repair paths"
 )
 
 // narFromPath answers with a bare NAR. What goes wrong in the middle of it can
@@ -25,7 +25,11 @@ func (c *conn) narFromPath(ctx context.Context) error {
 	return c.work(func() error {
 		_, err := c.o.Store.PathInfo(ctx, p)
 		return err
-	}, func() { c.fatal = c.o.Store.Dump(ctx, p, c.out) })
+	}, func() {
+		if err := c.o.Store.Dump(ctx, p, c.out); err != nil {
+			c.breakOff(fmt.Errorf("send contents of '%s': %w", c.o.Store.Dir().Print(p), err))
+		}
+	})
 }
 
 func (c *conn) verifyStore(ctx context.Context) error {
@@ -40,7 +44,7 @@ func (c *conn) verifyStore(ctx context.Context) error {
 	var found bool
 	return c.work(func() (err error) {
 		if repair && !c.o.Trusted {
-			return errNoRepair
+			return refuseVerifyRepair
 		}
 		found, err = c.o.Store.Verify(ctx, localstore.VerifyOptions{
 			CheckContents: checkContents, Repair: repair, RepairPath: c.repairPath, Log: c.tunnel,
@@ -51,5 +55,5 @@ func (c *conn) verifyStore(ctx context.Context) error {
 
 // repairPath makes a path anew by building its deriver in repair mode.
 func (c *conn) repairPath(ctx context.Context, p storepath.Path) error {
-	return c.o.Builder.RepairPath(ctx, &c.sess, p)
+	return c.o.Builder.RepairPath(ctx, c.sess, p)
 }

@@ -4,18 +4,36 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"regexp"
 	"strings"
 	"syscall"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
 )
 
-// interrupted is upstream's text for work that was cut short.
-const interrupted = "interrupted by the user"
+// Texts that clients see, upstream's to the byte.
+const (
+	// textInterrupted is for work that was cut short.
+	textInterrupted = "interrupted by the user"
+	// textEnd is for a client that stops in the middle of a request.
+	textEnd = "unexpected end-of-file"
+	// textFramesEnd is for an archive that goes on beyond the last frame, and
+	// textDumpEnd for one of AddToStore, which upstream reads from memory.
+	textFramesEnd refusal = "reached end of FramedSource"
+	textDumpEnd   refusal = "end of string reached"
+)
 
-// traced is an error that carries context lines of its own.
+// Escape sequences of upstream's messages (libutil/ansicolor.hh).
+const (
+	magenta = "\x1b[35;1m"
+	red     = "\x1b[31;1m"
+	normal  = "\x1b[0m"
+)
+
+// traced is an error that carries context lines of its own and of all below.
 type traced interface{ Traces() []string }
 
 // coloured is an error that knows which parts of its text to mark.
@@ -24,6 +42,19 @@ type coloured interface{ Coloured() string }
 // exiting is an error with an exit status for clients before 1.26.
 type exiting interface{ ExitStatus() uint64 }
 
+// refusal is an error whose text has no arguments to be marked.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// Coloured gives the text as it is.
+func (r refusal) Coloured() string { return string(r) }
+
+// errUnknownOp is for a number that is no request.
+func errUnknownOp(op protocol.Op) error {
+	return refusal(strings.Replace(protocol.UnknownOp(op).Error(), "operation ", "operation "+magenta, 1) + normal)
+}
+
 // wireError turns an error into what clients are sent. Package worker is the
 // only place that does so.
 func wireError(err error) *protocol.Error {
@@ -31,13 +62,7 @@ func wireError(err error) *protocol.Error {
 	if errors.As(err, &ready) {
 		return ready
 	}
-	e := &protocol.Error{Level: activity.Error, Message: highlight(messageOf(err)), Status: 1}
-	var t traced
-	if errors.As(err, &t) {
-		for _, trace := range t.Traces() {
-			e.Traces = append(e.Traces, highlight(trace))
-		}
-	}
+	e := &protocol.Error{Level: activity.Error, Message: messageOf(err), Traces: tracesOf(err), Status: 1}
 	var x exiting
 	if errors.As(err, &x) {
 		e.Status = x.ExitStatus()
@@ -50,16 +75,34 @@ func messageOf(err error) string {
 	switch {
 	case errors.As(err, &own):
 		return own.Coloured()
-	case errors.Is(err, context.Canceled):
-		return interrupted
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return textInterrupted
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "unexpected end-of-file"
+		return textEnd
 	}
-	return err.Error()
+	return highlight(err.Error())
 }
 
-// quoted finds the arguments of a message.
-var quoted = regexp.MustCompile(`'([^'\n]+)'`)
+// tracesOf collects context lines, the outermost first.
+func tracesOf(err error) []string {
+	var traces []string
+	for ; err != nil; err = errors.Unwrap(err) {
+		switch e := err.(type) {
+		case *derivation.TraceError:
+			traces = append(traces, highlight(e.Trace))
+		case traced:
+			for _, trace := range e.Traces() {
+				traces = append(traces, highlight(trace))
+			}
+			return traces
+		}
+	}
+	return traces
+}
+
+// quoted finds the arguments of a message: what stands in single quotes, and
+// file names in double quotes with these.
+var quoted = regexp.MustCompile(`\B'([^'\n]+)'\B|"/[^"\n]*"`)
 
 // highlight marks quoted arguments in magenta, as upstream does with every
 // argument of a message (libutil/fmt.hh, Magenta); clients take the marks away
@@ -68,10 +111,55 @@ func highlight(text string) string {
 	if strings.Contains(text, "\x1b[") {
 		return text
 	}
-	return quoted.ReplaceAllString(text, "'\x1b[35;1m$1\x1b[0m'")
+	return quoted.ReplaceAllStringFunc(text, func(s string) string {
+		if s[0] == '"' {
+			return magenta + s + normal
+		}
+		return "'" + magenta + s[1:len(s)-1] + normal + "'"
+	})
 }
 
-// isHangUp tells the errors of a socket whose peer is gone.
-func isHangUp(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+// maxShownTraces is how many context lines upstream prints without
+// --show-trace (libutil/error.cc, showErrorInfo).
+const maxShownTraces = 4
+
+// wholeText is an error as clients before 1.26 are sent it: as it would be
+// printed, with its context lines (libutil/error.cc, showErrorInfo).
+func wholeText(e *protocol.Error) string {
+	const prefix = red + "error:" + normal + " "
+	var text strings.Builder
+	for i, trace := range e.Traces {
+		if i == maxShownTraces {
+			text.WriteString("\n" + magenta + "(stack trace truncated; use '--show-trace' to show the full, detailed trace)" + normal + "\n")
+			break
+		}
+		text.WriteString("\n\u2026 " + trace + "\n")
+	}
+	if len(e.Traces) > 0 {
+		text.WriteString("\n" + prefix)
+	}
+	text.WriteString(e.Message)
+	lines := strings.Split(strings.TrimRight(text.String(), " \n\r\t"), "\n")
+	for i, line := range lines {
+		indent := prefix
+		if i > 0 {
+			indent = "       "
+		}
+		lines[i] = strings.TrimRight(indent+line, " \n\r\t")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// isGone tells the errors of a stream whose peer is gone.
+func isGone(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// orderly maps the ways in which clients go away to nil.
+func orderly(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isGone(err) {
+		return nil
+	}
+	return err
 }

@@ -2,7 +2,7 @@ package worker
 
 import (
 	"context"
-	"errors"
+	"path"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/storepath"
@@ -10,8 +10,8 @@ import (
 
 // Refusals, in upstream's words (daemon.cc, performOp).
 const (
-	refuseLiveness = "you are not allowed to ignore liveness"
-	refusePermRoot = "you are not privileged to create perm roots\n\n" +
+	refuseLiveness refusal = "you are not allowed to ignore liveness"
+	refusePermRoot refusal = "you are not privileged to create perm roots\n\n" +
 		"hint: you can just do this client-side without special privileges, and probably want to do that instead."
 )
 
@@ -26,14 +26,17 @@ func (c *conn) addIndirectRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.work(func() error { return c.o.Store.AddIndirectRoot(ctx, link) }, c.one)
+	return c.work(func() error { return c.o.Store.AddIndirectRoot(ctx, absolute(link)) }, c.one)
 }
+
+// absolute makes a file name one of the daemon, whose directory is the root.
+func absolute(name string) string { return path.Clean("/" + name) }
 
 // addPermRoot is refused before its arguments are read, so that the connection
 // must end, as it does upstream.
 func (c *conn) addPermRoot(ctx context.Context) error {
 	if !c.o.Trusted {
-		return errors.New(refusePermRoot)
+		return refusePermRoot
 	}
 	p, err := c.in.StorePath()
 	if err != nil {
@@ -44,7 +47,7 @@ func (c *conn) addPermRoot(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() (err error) {
-		link, err = c.o.Store.AddPermRoot(ctx, p, link)
+		link, err = c.o.Store.AddPermRoot(ctx, p, absolute(link))
 		return err
 	}, func() { c.out.String(link) })
 }
@@ -70,9 +73,9 @@ func (c *conn) collectGarbage(ctx context.Context) error {
 	var results protocol.GCResults
 	return c.work(func() (err error) {
 		if req.IgnoreLiveness {
-			return errors.New(refuseLiveness)
+			return refuseLiveness
 		}
-		results, err = c.o.Collector.Collect(ctx, &c.sess, req)
+		results, err = c.o.Collector.Collect(ctx, c.sess, req)
 		return err
 	}, func() { c.out.GCResults(results) })
 }

@@ -45,18 +45,20 @@ func (c *conn) exportPath(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		return c.o.Store.ExportPath(ctx, p, pushed{c})
+		return c.push(func(w io.Writer) error { return c.o.Store.ExportPath(ctx, p, w) })
 	}, c.one)
 }
 
 // importPaths takes paths in the export format, pulled from the client.
 func (c *conn) importPaths(ctx context.Context) error {
 	var paths []storepath.Path
-	return c.work(func() (err error) {
+	return c.work(func() error {
 		o := c.addOptions()
 		o.DontCheckSigs = c.o.Trusted
-		paths, err = c.o.Store.ImportPaths(ctx, io.Reader(wire.NewReaderSize(&pulled{c: c}, pullSize)), o)
-		return err
+		return c.pull(func(r io.Reader) (err error) {
+			paths, err = c.o.Store.ImportPaths(ctx, r, o)
+			return err
+		})
 	}, func() { c.out.StorePaths(paths) })
 }
 

@@ -17,9 +17,11 @@ func (c *conn) setOptions(context.Context) error {
 	}
 	return c.work(func() error {
 		s, warnings := c.sess.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
-		c.sess.Settings = s
+		sess := *c.sess
+		sess.Settings = s
+		c.sess = &sess
 		if c.forward != nil {
-			c.forward.Follow(&c.sess)
+			c.forward.Follow(c.sess)
 		}
 		c.tunnel.setLevel(activity.Level(s.Verbosity))
 		for _, w := range warnings {
@@ -31,7 +33,7 @@ func (c *conn) setOptions(context.Context) error {
 
 func (c *conn) warning(w settings.Warning) {
 	if w.Level == settings.LevelWarn {
-		c.tunnel.warn(highlight(w.Text))
+		c.tunnel.warn(w.Text)
 		return
 	}
 	c.tunnel.Message(activity.Level(w.Level), w.Text)

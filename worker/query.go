@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"nixdaemon/localstore"
+	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 )
@@ -125,7 +126,9 @@ func (c *conn) queryValidPaths(ctx context.Context) error {
 			return err
 		}
 		if substitute {
-			c.substituteQuietly(ctx, paths)
+			if err := c.substituteQuietly(ctx, paths); err != nil {
+				return err
+			}
 		}
 		valid, err = c.o.Store.ValidPaths(ctx, paths)
 		return err
@@ -134,15 +137,24 @@ func (c *conn) queryValidPaths(ctx context.Context) error {
 
 // substituteQuietly fetches what it can; what fails stays invalid, and the
 // client is warned (store-api.cc, substitutePaths).
-func (c *conn) substituteQuietly(ctx context.Context, paths []storepath.Path) {
-	if c.o.Substituter == nil || !c.sess.Settings.Substitute {
-		return
+func (c *conn) substituteQuietly(ctx context.Context, paths []storepath.Path) error {
+	var wanted []derivation.DerivedPath
+	for _, p := range paths {
+		if !p.IsDerivation() {
+			wanted = append(wanted, derivation.DerivedPath{Path: p})
+		}
 	}
-	wanted, err := c.o.Substituter.SubstitutablePaths(ctx, &c.sess, paths)
-	for _, p := range wanted {
-		err = errors.Join(err, c.o.Builder.EnsurePath(ctx, &c.sess, p))
+	missing, err := c.o.Builder.QueryMissing(ctx, c.sess, wanted)
+	if err != nil || len(missing.WillSubstitute) == 0 {
+		return err
 	}
-	if err != nil {
-		c.tunnel.warn(err.Error())
+	wanted = wanted[:0]
+	for _, p := range missing.WillSubstitute {
+		wanted = append(wanted, derivation.DerivedPath{Path: p})
 	}
+	err = c.o.Builder.BuildPaths(ctx, c.sess, wanted, derivation.BuildNormal)
+	if err != nil && ctx.Err() == nil {
+		c.tunnel.warn(wireError(err).Message)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/worker/settings"
@@ -13,11 +14,26 @@ func (c *conn) registerDrvOutput(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		if err := c.sess.Settings.ExperimentalFeatures.Require(settings.CADerivations); err != nil && c.forward == nil {
-			return err
+		if c.forward == nil {
+			if err := c.mayRegister(r); err != nil {
+				return err
+			}
 		}
 		return c.o.Store.RegisterRealisation(ctx, r)
 	}, nil)
+}
+
+// mayRegister wants a signature from untrusted clients, as upstream does from
+// 2.36 on: before, everybody could say which path a derivation's output is.
+func (c *conn) mayRegister(r *pathinfo.Realisation) error {
+	s := c.sess.Settings
+	if err := s.ExperimentalFeatures.Require(settings.CADerivations); err != nil {
+		return err
+	}
+	if c.o.Trusted || !c.o.RequireSigs || c.o.Keys(s).CountRealisation(r) > 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot register realisation '%s' because it lacks a signature by a trusted key", r.OutPath.Base())
 }
 
 // queryRealisation answers "unknown" where the feature is off, as upstream

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/storepath"
@@ -11,7 +12,15 @@ func (c *conn) substitutableInfos(ctx context.Context, paths map[storepath.Path]
 	if c.o.Substituter == nil || !c.sess.Settings.Substitute || len(paths) == 0 {
 		return nil, nil
 	}
-	return c.o.Substituter.SubstitutableInfos(ctx, &c.sess, paths)
+	return c.o.Substituter.SubstitutableInfos(ctx, c.sess, paths)
+}
+
+func (c *conn) substitutablePaths(ctx context.Context, paths []storepath.Path) ([]storepath.Path, error) {
+	if c.o.Substituter == nil || !c.sess.Settings.Substitute || len(paths) == 0 {
+		return nil, nil
+	}
+	found, err := c.o.Substituter.SubstitutablePaths(ctx, c.sess, paths)
+	return storepath.SortUnique(found), err
 }
 
 func (c *conn) querySubstitutablePathInfo(ctx context.Context) error {
@@ -33,6 +42,7 @@ func (c *conn) querySubstitutablePathInfos(ctx context.Context) error {
 	var infos []protocol.SubstitutableInfo
 	return c.work(func() (err error) {
 		infos, err = c.substitutableInfos(ctx, paths)
+		slices.SortFunc(infos, func(a, b protocol.SubstitutableInfo) int { return storepath.Compare(a.Path, b.Path) })
 		return err
 	}, func() {
 		c.out.Uint64(uint64(len(infos)))
@@ -50,16 +60,13 @@ func (c *conn) querySubstitutablePaths(ctx context.Context) error {
 	}
 	var found []storepath.Path
 	return c.work(func() (err error) {
-		if c.o.Substituter != nil && c.sess.Settings.Substitute {
-			found, err = c.o.Substituter.SubstitutablePaths(ctx, &c.sess, paths)
-		}
+		found, err = c.substitutablePaths(ctx, paths)
 		return err
 	}, func() { c.out.StorePaths(found) })
 }
 
 func (c *conn) hasSubstitutes(ctx context.Context) error {
-	return aboutPath(c, func(p storepath.Path) (bool, error) {
-		infos, err := c.substitutableInfos(ctx, map[storepath.Path]storepath.ContentAddress{p: {}})
-		return len(infos) > 0, err
-	}, func(found bool) { c.out.Bool(found) })
+	return aboutPath(c, func(p storepath.Path) ([]storepath.Path, error) {
+		return c.substitutablePaths(ctx, []storepath.Path{p})
+	}, func(found []storepath.Path) { c.out.Bool(len(found) > 0) })
 }

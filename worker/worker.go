@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"runtime/debug"
 
 	"github.com/rs/zerolog"
@@ -53,28 +52,32 @@ type Options struct {
 // owner can tell idle connections from busy ones.
 type idler interface{ Idle() }
 
-// conn is one connection.
+// conn is one connection, worked on by one goroutine.
 type conn struct {
 	o      Options
 	in     *protocol.Reader
-	out    *protocol.Writer // written under tunnel.mu while work goes on
+	out    *protocol.Writer // the tunnel's while work goes on
 	tunnel *tunnel
-	sess   session.Session
+	// sess is replaced, not changed: builds may still look at the old one.
+	sess *session.Session
 	// forward is the store if that is another daemon's, else nil.
 	forward Forwarder
-	// fatal is set when the request's stream is out of step: the connection
-	// ends after the reply.
+	// fatal is set when the stream is out of step: the connection ends after
+	// what has been written.
 	fatal error
 	idle  func()
 }
 
-// Serve answers a client's requests until it hangs up, the context ends, or
-// the stream cannot be followed any more. The error says why when that was not
-// the client's orderly end; a client that merely goes away gives nil.
+// Serve answers a client's requests until it hangs up or the stream cannot be
+// followed any more. The end of the context cancels the request under way and
+// ends the connection after it; a read that waits for the client ends only
+// with the stream, which its owner closes. The error says why the connection
+// ended when that was not the client's doing: one that goes away, or has been
+// told that its request makes no sense, gives nil.
 func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			o.Log.Error().Str("user", o.User).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("connection ended by a panic")
+			logPanic(&o, p).Msg("connection ended by a panic")
 			err = fmt.Errorf("serve connection: panic: %v", p)
 		}
 	}()
@@ -83,12 +86,12 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 	if err != nil {
 		return orderly(err)
 	}
-	c.sess = session.Session{
+	c.sess = &session.Session{
 		User: o.User, Client: o.Client, Trusted: o.Trusted,
 		Settings: o.Settings, Log: c.tunnel, Roots: o.Roots,
 	}
 	if c.forward != nil {
-		c.forward.Follow(&c.sess)
+		c.forward.Follow(c.sess)
 	}
 	return orderly(c.serve(ctx))
 }
@@ -102,15 +105,15 @@ func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) 
 		return nil, err
 	}
 	in.Features = derivationFeatures(o.Settings.ExperimentalFeatures)
-	c := &conn{o: o, in: in, out: out, forward: forward}
-	c.idle = func() {}
+	c := &conn{o: o, in: in, out: out, forward: forward, idle: func() {}}
 	if i, ok := stream.(idler); ok {
 		c.idle = i.Idle
 	}
 	c.tunnel = newTunnel(out, activity.Level(o.Settings.Verbosity))
 	out.Frame(protocol.FrameLast)
-	defer c.idle()
-	return c, out.Flush()
+	err = out.Flush()
+	c.rest()
+	return c, err
 }
 
 // trust is the client's standing. Who may do everything here may do no more
@@ -135,12 +138,16 @@ func derivationFeatures(on settings.FeatureSet) derivation.Features {
 	}
 }
 
-// orderly maps the ways in which clients go away to nil.
-func orderly(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isHangUp(err) {
-		return nil
+func logPanic(o *Options, p any) *zerolog.Event {
+	return o.Log.Error().Str("user", o.User).Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack())
+}
+
+// rest tells the stream's owner that the client waits for nothing. A request
+// that is here already, or a part of one, is something to wait for.
+func (c *conn) rest() {
+	if c.in.Buffered() == 0 {
+		c.idle()
 	}
-	return err
 }
 
 func (c *conn) serve(ctx context.Context) error {
@@ -148,21 +155,20 @@ func (c *conn) serve(ctx context.Context) error {
 		c.in.StartRequest()
 		op, err := c.in.Op()
 		if err != nil {
-			return err
+			return c.noOp(err)
 		}
-		c.o.Log.Debug().Stringer("op", op).Msg("received daemon op")
+		c.o.Log.Debug().Uint64("op", uint64(op)).Msg("received daemon op")
+		c.tunnel.debugOp(op)
 		if err := c.perform(ctx, op); err != nil {
-			return c.giveUp(err)
+			return c.giveUp(unexpected(err))
 		}
 		if err := c.out.Flush(); err != nil {
 			return err
 		}
 		if c.fatal != nil {
-			return c.fatal
+			return c.brokenOff()
 		}
-		if c.in.Buffered() == 0 {
-			c.idle()
-		}
+		c.rest()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -173,44 +179,65 @@ func (c *conn) serve(ctx context.Context) error {
 func (c *conn) perform(ctx context.Context, op protocol.Op) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.o.Log.Error().Stringer("op", op).Str("user", c.o.User).Str("panic", fmt.Sprint(p)).
-				Bytes("stack", debug.Stack()).Msg("request ended by a panic")
+			logPanic(&c.o, p).Stringer("op", op).Msg("request ended by a panic")
 			err = fmt.Errorf("internal error in %s", op)
 		}
 	}()
 	handle, known := handlers[op]
 	if !known {
-		return protocol.UnknownOp(op)
+		return errUnknownOp(op)
 	}
 	return handle(c, ctx)
 }
 
+// noOp ends a connection on which no request follows. Only a number that is
+// too large to be one is worth a word.
+func (c *conn) noOp(err error) error {
+	var malformed *wire.Error
+	if !errors.As(err, &malformed) {
+		return err
+	}
+	c.sendError(err)
+	return orderly(c.out.Flush())
+}
+
 // giveUp tells the client why its connection ends. Upstream sends such an
 // error twice, once from each of two handlers (daemon.cc, processConnection);
-// clients read the first.
+// clients read the first. A client that has only stopped sending reads it too.
 func (c *conn) giveUp(err error) error {
-	if orderly(err) == nil {
+	if isGone(err) {
 		return nil
 	}
-	e := wireError(err)
 	c.tunnel.stopWork()
-	c.out.Error(e)
-	c.out.Error(e)
-	c.o.Log.Info().Str("user", c.o.User).Err(err).Msg("connection ended by a request that cannot be read")
+	c.sendError(err)
+	c.sendError(err)
+	c.logEnd(err)
 	return orderly(c.out.Flush())
+}
+
+// brokenOff ends a connection whose client has been told why, if it could be.
+func (c *conn) brokenOff() error {
+	var malformed *wire.Error
+	if errors.As(c.fatal, &malformed) {
+		c.logEnd(c.fatal)
+		return nil
+	}
+	return c.fatal
+}
+
+func (c *conn) logEnd(err error) {
+	c.o.Log.Info().Str("user", c.o.User).Err(err).Msg("connection ended by a request that cannot be followed")
 }
 
 // work runs f while log frames may be sent, ends that with "last" or "error",
 // and writes the reply after "last". The result is nil: failed work leaves the
-// connection as it was.
+// connection as it was, unless f has set c.fatal.
 func (c *conn) work(f func() error, reply func()) error {
-	if err := c.tunnel.startWork(); err != nil {
-		return err
-	}
+	c.tunnel.startWork()
 	err := f()
 	c.tunnel.stopWork()
 	if err != nil {
-		c.out.Error(wireError(err))
+		c.sendError(err)
 		return nil
 	}
 	c.out.Frame(protocol.FrameLast)
@@ -220,11 +247,13 @@ func (c *conn) work(f func() error, reply func()) error {
 	return nil
 }
 
+func (c *conn) sendError(err error) {
+	e := wireError(err)
+	if !c.out.Version.AtLeast(26) {
+		e = &protocol.Error{Message: wholeText(e), Status: e.Status}
+	}
+	c.out.Error(e)
+}
+
 // one is the reply of requests that have nothing to tell.
 func (c *conn) one() { c.out.Uint64(1) }
-
-// refuse answers a request that this client may not make, where upstream
-// leaves the connection usable.
-func (c *conn) refuse(text string) error {
-	return c.work(func() error { return errors.New(text) }, nil)
-}
