@@ -244,7 +244,8 @@ func (t *TempRoots) create() (*os.File, error) {
 			return nil, fmt.Errorf("create temporary roots file: %w", err)
 		}
 		// A collector may come between: it takes an unlocked file for a dead process's, unlinks it and marks it.
-		ours, err := pathlock.TryFlock(file, pathlock.Exclusive)
+		// Shared, since collectors before 2.6 wait for a shared lock of their own once they cannot have an exclusive one.
+		ours, err := pathlock.TryFlock(file, pathlock.Shared)
 		if ours && err == nil {
 			var stale bool
 			if stale, err = pathlock.IsStale(file); err == nil && !stale {
