@@ -27,6 +27,8 @@ type Conn struct {
 	broken bool
 	// spent is true once the current call has taken some of its data.
 	spent bool
+	// pushed receives what the current call's daemon writes; nil for nothing.
+	pushed io.Writer
 	// settings are those sent last; nil for none.
 	settings *protocol.ClientOptions
 }
@@ -205,12 +207,36 @@ func (c *Conn) frame(data io.Reader) (done bool, err error) {
 		return true, remote
 	case protocol.FrameRead:
 		return false, c.answer(data)
+	case protocol.FrameWrite:
+		return false, c.take()
 	}
 	known, err := c.in.Tell(tag, c.log)
 	if err == nil && !known {
 		err = wire.Errorf("got unknown message type %x from Nix daemon", uint64(tag))
 	}
 	return false, err
+}
+
+// CallPushed is Call for a request whose result the daemon writes to while it
+// works.
+func (c *Conn) CallPushed(op protocol.Op, request func(*protocol.Writer), to io.Writer, reply func(*protocol.Reader) error) error {
+	c.pushed = to
+	defer func() { c.pushed = nil }()
+	return c.Call(op, request, reply)
+}
+
+func (c *Conn) take() error {
+	if c.pushed == nil {
+		return wire.Errorf("no sink")
+	}
+	data, err := c.in.Bytes(wire.MaxString)
+	if err != nil {
+		return err
+	}
+	if _, err := c.pushed.Write(data); err != nil {
+		return &dataError{err}
+	}
+	return nil
 }
 
 // maxAnswer bounds what is read to answer one "read" frame.

@@ -52,7 +52,7 @@ var (
 )
 
 // New makes the backend of one connection. It connects when it is first asked
-// something. Close it.
+// something, and sends no settings before Follow was called. Close it.
 func New(o Options) *Backend {
 	if o.Version.Number == 0 {
 		o.Version = protocol.ClientVersion()
@@ -61,7 +61,6 @@ func New(o Options) *Backend {
 	b.log.to = activity.Discard{}
 	b.client = b.connect(o.Version)
 	b.byHash = b.connect(protocol.Version{Number: o.Version.Number})
-	b.configure(o.Settings)
 	return b
 }
 
