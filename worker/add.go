@@ -85,8 +85,7 @@ func (c *conn) raw(ctx context.Context, f func(io.Reader) error) error {
 		return err
 	}
 	if broken := archive.finish(); broken != nil {
-		c.breakOff(broken)
-		err = cmp.Or(err, broken)
+		return c.breakOff(broken) // whatever f has made of it
 	}
 	return err
 }
