@@ -16,6 +16,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/sandbox"
 	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/builtin"
 	"nixdaemon/worker/settings"
@@ -110,7 +111,7 @@ func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {
 		StoreDir: storepath.Dir(st.StoreDir), RealDir: st.RealDir, StateDir: st.StateDir, LogDir: st.LogDir,
 		ReadOnly: st.ReadOnly, BuildUsersGroup: s.BuildUsersGroup, AllowSymlinked: s.AllowSymlinkedStore,
 		UseWAL: s.UseSQLiteWAL, FsyncMetadata: s.FsyncMetadata,
-		CADerivations: s.ExperimentalFeatures.Enabled(settings.CADerivations),
+		CADerivations: s.ExperimentalFeatures.Enabled(settings.CADerivations), Features: worker.DerivationFeatures(s.ExperimentalFeatures),
 		ReservedSpace: s.GCReservedSpace, FsyncStorePaths: s.FsyncStorePaths,
 		SyncBeforeRegistering: s.SyncBeforeRegistering, CaseHack: s.UseCaseHack,
 		IgnoredACLs: s.IgnoredACLs, NarBufferSize: int(s.NarBufferSize), Log: storeLog(log),

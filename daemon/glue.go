@@ -34,8 +34,8 @@ type collector struct{ gc *gc.Collector }
 var _ worker.Collector = collector{}
 
 // FindRoots lists the roots by target, then by link.
-func (c collector) FindRoots(ctx context.Context, censor bool) ([]protocol.Root, error) {
-	found, err := c.gc.FindRoots(ctx, censor)
+func (c collector) FindRoots(ctx context.Context, sess *session.Session, censor bool) ([]protocol.Root, error) {
+	found, err := c.gc.FindRoots(ctx, censor, sess.Log)
 	if err != nil {
 		return nil, err
 	}

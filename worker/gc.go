@@ -60,7 +60,7 @@ func (c *conn) syncWithGC(context.Context) error {
 func (c *conn) findRoots(ctx context.Context) error {
 	var roots []protocol.Root
 	return c.work(func() (err error) {
-		roots, err = c.o.Collector.FindRoots(ctx, !c.o.Trusted)
+		roots, err = c.o.Collector.FindRoots(ctx, c.sess, !c.o.Trusted)
 		return err
 	}, func() { c.out.Roots(roots) })
 }

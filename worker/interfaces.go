@@ -89,7 +89,7 @@ type Builder interface {
 
 // Collector finds roots and collects garbage.
 type Collector interface {
-	FindRoots(ctx context.Context, censor bool) ([]protocol.Root, error)
+	FindRoots(ctx context.Context, sess *session.Session, censor bool) ([]protocol.Root, error)
 	Collect(ctx context.Context, sess *session.Session, req protocol.GCRequest) (protocol.GCResults, error)
 }
 

@@ -104,7 +104,7 @@ func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	in.Features = derivationFeatures(o.Settings.ExperimentalFeatures)
+	in.Features = DerivationFeatures(o.Settings.ExperimentalFeatures)
 	c := &conn{o: o, in: in, out: out, forward: forward, idle: func() {}}
 	if i, ok := stream.(idler); ok {
 		c.idle = i.Idle
@@ -128,7 +128,9 @@ func trust(ctx context.Context, trusted bool, forward Forwarder) protocol.Trust 
 	return protocol.Trusted
 }
 
-func derivationFeatures(on settings.FeatureSet) derivation.Features {
+// DerivationFeatures are the experimental features that decide what derivations
+// may say, as package derivation names them.
+func DerivationFeatures(on settings.FeatureSet) derivation.Features {
 	return derivation.Features{
 		CADerivations:      on.Enabled(settings.CADerivations),
 		DynamicDerivations: on.Enabled(settings.DynamicDerivations),

@@ -56,9 +56,13 @@ func New(o Options) *Collector {
 	return &Collector{o: o, turn: make(chan struct{}, 1)}
 }
 
-// FindRoots gives what keeps paths alive. With censor the labels of temporary and runtime roots are left out.
-func (c *Collector) FindRoots(ctx context.Context, censor bool) (roots.Roots, error) {
-	o := c.rootOptions(activity.Discard{})
+// FindRoots gives what keeps paths alive, and tells log of links that it removes. With censor the labels of temporary
+// and runtime roots are left out.
+func (c *Collector) FindRoots(ctx context.Context, censor bool, log activity.Sink) (roots.Roots, error) {
+	if log == nil {
+		log = activity.Discard{}
+	}
+	o := c.rootOptions(log)
 	o.Censor = censor
 	return roots.Find(ctx, o)
 }

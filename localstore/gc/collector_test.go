@@ -294,7 +294,7 @@ func TestFindRoots(t *testing.T) {
 	if err := temp.Add(context.Background(), testPath(5)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := f.collector(nil).FindRoots(context.Background(), true)
+	got, err := f.collector(nil).FindRoots(context.Background(), true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func TestSameAsUpstream(t *testing.T) {
 // compareRoots compares all roots but those that only one of the two processes has.
 func (f *fixture) compareRoots(u *upstream) {
 	f.t.Helper()
-	found, err := f.collector(nil).FindRoots(context.Background(), false)
+	found, err := f.collector(nil).FindRoots(context.Background(), false, nil)
 	if err != nil {
 		f.t.Fatal(err)
 	}

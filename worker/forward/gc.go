@@ -46,7 +46,7 @@ const censored = "{censored}"
 // FindRoots lists the roots. The other daemon censors them for us as it trusts
 // us; what our client may not see is then our business, which upstream forgets
 // (RemoteStore::findRoots).
-func (b *Backend) FindRoots(ctx context.Context, censor bool) ([]protocol.Root, error) {
+func (b *Backend) FindRoots(ctx context.Context, _ *session.Session, censor bool) ([]protocol.Root, error) {
 	roots, err := b.client.Roots(ctx)
 	if err != nil || !censor {
 		return roots, err
