@@ -11,6 +11,17 @@
 // sent and the connection ends; an error while working is sent and the next
 // request is read. A panic ends the connection and nothing else.
 //
+// Data that follows a request comes in frames (1.23, 1.25), as one archive
+// without frames, or piece by piece when asked for (1.21). Whatever becomes of
+// the work, the stream then stands behind the data; where that cannot be had,
+// as behind an archive that is none, the connection ends after the error.
+//
+// # Slow clients
+//
+// Log frames are queued and written by a goroutine of the tunnel, so that who
+// logs does not wait for the client's socket: the same build may have other
+// clients. The queue is bounded; see tunnel.
+//
 // # Trust
 //
 // What an untrusted client may not do is decided here, at the top of each

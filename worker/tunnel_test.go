@@ -34,8 +34,16 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.got.Write(p)
 }
 
+func (g *gate) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.writes
+}
+
 func (g *gate) told(t *testing.T) *recorder {
 	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	r := protocol.NewReader(wire.NewReader(bytes.NewReader(g.got.Bytes())), "/s", minor(38))
 	var told recorder
 	for {
@@ -61,20 +69,20 @@ func TestGathering(t *testing.T) {
 		tn.startWork()
 		tn.Message(activity.Info, "first")
 		synctest.Wait()
-		if g.writes != 1 {
+		if g.count() != 1 {
 			t.Error("first message waits")
 		}
 		for i := range 1000 {
 			tn.Message(activity.Info, fmt.Sprint(i))
 		}
 		synctest.Wait()
-		if g.writes != 1 {
-			t.Error("messages were not gathered: ", g.writes)
+		if g.count() != 1 {
+			t.Error("messages were not gathered: ", g.count())
 		}
 		time.Sleep(flushDelay)
 		synctest.Wait()
-		if n := len(g.told(t).lines); n != 1001 || g.writes > 4 {
-			t.Errorf("%d lines in %d writes", n, g.writes)
+		if n := len(g.told(t).lines); n != 1001 || g.count() > 4 {
+			t.Errorf("%d lines in %d writes", n, g.count())
 		}
 		tn.Message(activity.Info, "last")
 		tn.stopWork()
@@ -169,8 +177,8 @@ func TestOutsideOfWork(t *testing.T) {
 	for range 1000 {
 		tn.Message(activity.Info, strings.Repeat("x", 10<<10))
 	}
-	if len(tn.queue) > maxQueue+20<<10 || g.writes != 0 {
-		t.Error(len(tn.queue), g.writes)
+	if len(tn.queue) > maxQueue+20<<10 || g.count() != 0 {
+		t.Error(len(tn.queue), g.count())
 	}
 	tn.startWork()
 	tn.stopWork()
