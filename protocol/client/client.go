@@ -135,17 +135,19 @@ func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) 
 	if c.isClosed() {
 		return nil, false, ErrClosed
 	}
-	select {
-	case conn := <-c.idle:
-		return conn, true, nil
-	default:
-	}
-	select {
-	case conn := <-c.idle:
-		return conn, true, nil
-	case c.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, false, ctx.Err()
+	for {
+		conn, err := c.awaitIdle(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		if conn == nil {
+			break
+		}
+		if !conn.stale() {
+			return conn, true, nil
+		}
+		conn.Close()
+		<-c.slots
 	}
 	o := c.o
 	o.Settings = c.currentSettings()
@@ -154,6 +156,23 @@ func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) 
 		<-c.slots
 	}
 	return conn, false, err
+}
+
+// awaitIdle gives an idle connection, or nil with a slot for a new one.
+func (c *Client) awaitIdle(ctx context.Context) (*Conn, error) {
+	select {
+	case conn := <-c.idle:
+		return conn, nil
+	default:
+	}
+	select {
+	case conn := <-c.idle:
+		return conn, nil
+	case c.slots <- struct{}{}:
+		return nil, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (c *Client) isClosed() bool {

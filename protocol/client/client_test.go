@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -295,6 +297,100 @@ func TestAddNAR(t *testing.T) {
 func TestUnixDialFails(t *testing.T) {
 	c := New(Options{Dial: Unix("/does/not/exist")})
 	if _, err := c.IsValid(t.Context(), pathA); err == nil || !strings.Contains(err.Error(), "/does/not/exist") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestUploadIsNotRepeated does not send the rest of data whose beginning went
+// down with a connection.
+func TestUploadIsNotRepeated(t *testing.T) {
+	s := &server{}
+	s.handle = func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+		if op != protocol.OpIsValidPath {
+			io.CopyN(io.Discard, r.Reader, 1000)
+			return io.EOF
+		}
+		return yes(r, w, op)
+	}
+	c := open(t, s, Options{MaxConns: 1})
+	if _, err := c.IsValid(t.Context(), pathA); err != nil {
+		t.Fatal(err)
+	}
+	data := strings.NewReader(strings.Repeat("data ", 1<<18))
+	_, err := c.AddToStore(t.Context(), protocol.AddToStoreRequest{Name: "a", MethodAlgo: "fixed:sha256"}, data)
+	if !errors.Is(err, ErrDisconnected) {
+		t.Errorf("got %v", err)
+	}
+	if n := s.opened.Load(); n != 1 {
+		t.Errorf("opened %d connections, want 1", n)
+	}
+}
+
+// TestStale does not take what a daemon says unasked for the answer to the
+// next request.
+func TestStale(t *testing.T) {
+	l, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	s := &server{}
+	twice := make(chan struct{}, 1)
+	s.handle = func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+		if op == protocol.OpIsValidPath {
+			return yes(r, w, op)
+		}
+		w.Error(&protocol.Error{Message: "invalid operation"})
+		w.Flush()
+		w.Error(&protocol.Error{Message: "invalid operation"})
+		w.Flush()
+		twice <- struct{}{}
+		return io.EOF
+	}
+	wait.Go(func() {
+		for range 2 {
+			if conn, err := l.Accept(); err == nil {
+				wait.Go(func() {
+					defer conn.Close()
+					s.serve(conn)
+				})
+			}
+		}
+	})
+	c := New(Options{Dial: Unix(l.Addr().String()), MaxConns: 1})
+	defer c.Close()
+	if err := c.Optimise(t.Context()); err == nil {
+		t.Error("an unknown operation succeeded")
+	}
+	<-twice
+	if valid, err := c.IsValid(t.Context(), pathA); err != nil || !valid {
+		t.Errorf("got %v, %v", valid, err)
+	}
+}
+
+// TestLongUnixPath connects where the path does not fit a socket's address.
+func TestLongUnixPath(t *testing.T) {
+	dir := t.TempDir() + "/" + strings.Repeat("long", 40)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	l, err := net.Listen("unix", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := Unix(dir + "/s")(t.Context())
+	if err != nil && runtime.GOOS == "linux" {
+		t.Fatal(err)
+	}
+	if err == nil {
+		conn.Close()
+	}
+	_, err = Unix("/x/" + strings.Repeat("y", 200))(t.Context())
+	if err == nil || !strings.HasSuffix(err.Error(), "is too long") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -52,8 +52,8 @@ func (b builder) QueryMissing(ctx context.Context, sess *session.Session, paths 
 
 type collector struct{ *gc.Collector }
 
-func (c collector) FindRoots(ctx context.Context, censor bool) ([]protocol.Root, error) {
-	found, err := c.Collector.FindRoots(ctx, censor)
+func (c collector) FindRoots(ctx context.Context, sess *session.Session, censor bool) ([]protocol.Root, error) {
+	found, err := c.Collector.FindRoots(ctx, censor, sess.Log)
 	var roots []protocol.Root
 	for target, links := range found {
 		for _, link := range links {
