@@ -16,7 +16,6 @@ func (c *conn) optimiseStore(ctx context.Context) error {
 		}
 		id := c.o.IDs.Next()
 		c.tunnel.Start(id, activity.Error, activity.OptimiseStore, "", nil, 0)
-		defer c.tunnel.Stop(id)
 		stats, err := c.o.Store.OptimiseAll(ctx, localstore.OptimiseProgress{
 			Paths: func(done, expected uint64) {
 				c.tunnel.Result(id, activity.Progress, numbers(done, expected, 0, 0))
@@ -26,6 +25,7 @@ func (c *conn) optimiseStore(ctx context.Context) error {
 			},
 			Log: c.tunnel,
 		})
+		c.tunnel.Stop(id)
 		if err == nil {
 			c.tunnel.Message(activity.Info, fmt.Sprintf("%s freed by hard-linking %d files", renderSize(stats.BytesFreed), stats.FilesLinked))
 		}
