@@ -474,7 +474,7 @@ type fakeCollector struct {
 	requests []protocol.GCRequest
 }
 
-func (c *fakeCollector) FindRoots(_ context.Context, censor bool) ([]protocol.Root, error) {
+func (c *fakeCollector) FindRoots(_ context.Context, _ *session.Session, censor bool) ([]protocol.Root, error) {
 	c.censored = append(c.censored, censor)
 	return []protocol.Root{{Link: "/link", Target: somePath("root")}}, nil
 }
