@@ -1,7 +1,8 @@
 // Package db is the store's SQLite database: which paths are valid, what they refer to, and who derived them.
 //
 // A [DB] is one open database directory. Reads are methods of DB and run on a small pool of connections;
-// changes are functions handed to [DB.Write], which receive a [Tx]. One goroutine owns the writing connection:
+// changes are functions handed to [DB.Write], which receive a [Tx]. One goroutine at a time has the writing connection,
+// that of a caller who finds it idle or one that belongs to the database:
 // it runs the functions that wait, each shielded from the failure of the others, in one SQLite transaction,
 // and every caller returns when that transaction is committed.
 // Paths are plain strings here (full store paths, as in the tables); the package knows no syntax of theirs.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -38,15 +39,19 @@ const (
 	stateAbandoned
 )
 
-// writer owns the writing connection.
+// writer has the writing connection.
 type writer struct {
 	db       *DB
 	requests chan *request
+	wake     chan struct{} // holds one element when requests may wait
 	closing  chan struct{}
 	finished chan struct{}
 	started  bool
 
-	// Owned by run once it has started.
+	// Held by whoever runs a group: the goroutine, or a caller of Write who finds it idle.
+	running sync.Mutex
+
+	// Guarded by running once the goroutine has started.
 	tx      Tx
 	open    bool       // a transaction has begun
 	members []*request // succeeded, waiting for the commit
@@ -56,6 +61,7 @@ func newWriter(db *DB, c *conn) *writer {
 	return &writer{
 		db:       db,
 		requests: make(chan *request, groupMaxMembers),
+		wake:     make(chan struct{}, 1),
 		closing:  make(chan struct{}),
 		finished: make(chan struct{}),
 		tx:       Tx{conn: c, db: db},
@@ -73,13 +79,21 @@ func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 		return ErrReadOnly
 	}
 	r := &request{ctx: ctx, fn: fn, done: make(chan struct{})}
-	select {
-	case <-w.closing:
+	if w.running.TryLock() {
+		// Nobody writes: waking the goroutine and being woken by it would cost as much as a small change does.
+		defer w.running.Unlock()
+		if w.isClosing() {
+			return ErrClosed
+		}
+		w.group(r)
+		return r.err
+	}
+	if w.isClosing() {
 		return ErrClosed
-	default:
 	}
 	select {
 	case w.requests <- r:
+		w.notify()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-w.closing:
@@ -101,6 +115,15 @@ func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return r.err
 }
 
+func (w *writer) isClosing() bool {
+	select {
+	case <-w.closing:
+		return true
+	default:
+		return false
+	}
+}
+
 func (w *writer) start() {
 	w.started = true
 	go w.run()
@@ -112,6 +135,8 @@ func (w *writer) close() error {
 	if w.started {
 		<-w.finished
 	}
+	w.running.Lock()
+	defer w.running.Unlock()
 	return w.tx.close()
 }
 
@@ -121,9 +146,30 @@ func (w *writer) run() {
 		select {
 		case <-w.closing:
 			return
-		case r := <-w.requests:
-			w.group(r)
+		case <-w.wake:
+			w.drain()
 		}
+	}
+}
+
+// notify has the goroutine look at the requests.
+func (w *writer) notify() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// drain runs the requests that a caller's group has not taken along.
+func (w *writer) drain() {
+	w.running.Lock()
+	defer w.running.Unlock()
+	for !w.isClosing() {
+		r, more := w.next()
+		if !more {
+			return
+		}
+		w.group(r)
 	}
 }
 
