@@ -103,9 +103,14 @@ func (a *adding) tryLock(ctx context.Context, wait bool) (bool, error) {
 	return a.short != nil, err
 }
 
+// needless tells whether the path is valid, so that nothing is to be done. Asking the disk is so much cheaper than asking
+// the database that it comes first: what is not there must be added, even if it was valid.
 func (s *Store) needless(ctx context.Context, h *handle, p storepath.Path, o *AddOptions) (bool, error) {
 	if o.Repair {
 		return false, nil
+	}
+	if exists, err := h.root.Exists(p.Base()); !exists || err != nil {
+		return false, err
 	}
 	return s.isValid(ctx, h, p)
 }
@@ -161,6 +166,5 @@ func (a *adding) commit(ctx context.Context, info *pathinfo.Info, k known) error
 			return err
 		}
 	}
-	k.fresh = !a.opts.Repair
 	return a.s.register(ctx, a.h, []*pathinfo.Info{info}, k)
 }

@@ -105,9 +105,9 @@ func (c *infoCache) begin(p storepath.Path) {
 	sh.version++
 }
 
-// end forgets a changed path, or remembers what it has become if the caller knows. It must come before anybody
-// hears of the change.
-func (c *infoCache) end(p storepath.Path, known *pathinfo.Info) {
+// end forgets a changed path, except that it is valid if that is known: what else there is to know of it depends on what
+// there was before. It must come before anybody hears of the change.
+func (c *infoCache) end(p storepath.Path, valid bool) {
 	now := c.generation()
 	sh := c.shard(p)
 	sh.mu.Lock()
@@ -116,8 +116,8 @@ func (c *infoCache) end(p storepath.Path, known *pathinfo.Info) {
 	sh.version++
 	delete(sh.young, p)
 	delete(sh.old, p)
-	if known != nil && sh.generation == now {
-		sh.insert(p, cached{true, known})
+	if valid && sh.generation == now {
+		sh.insert(p, cached{valid: true})
 	}
 }
 

@@ -92,7 +92,7 @@ func (im *Import) admit(ctx context.Context, info *pathinfo.Info) (*adding, erro
 	if err := im.opts.root(ctx, p); err != nil {
 		return nil, err
 	}
-	if valid, err := s.isValid(ctx, im.h, p); valid || err != nil {
+	if valid, err := s.needless(ctx, im.h, p, &im.opts); valid || err != nil {
 		return nil, err
 	}
 	a := &adding{s: s, h: im.h, opts: &im.opts, path: p}
@@ -170,7 +170,7 @@ func (im *Import) register(ctx context.Context, infos []*pathinfo.Info) error {
 			return err
 		}
 	}
-	err := im.s.register(ctx, im.h, infos, known{fresh: true})
+	err := im.s.register(ctx, im.h, infos, known{})
 	if err == nil || len(infos) == 1 || ctx.Err() != nil {
 		return err
 	}

@@ -35,8 +35,6 @@ func (s *Store) Register(ctx context.Context, infos []*pathinfo.Info) error {
 
 // known is what a caller of register knows besides.
 type known struct {
-	// fresh says that no path is valid yet, which their locks ensure: they are remembered then.
-	fresh bool
 	// drv is the derivation that the only path is; nil to have it read.
 	drv *derivation.Derivation
 }
@@ -65,11 +63,7 @@ func (s *Store) register(ctx context.Context, h *handle, infos []*pathinfo.Info,
 	}
 	err = public(h.db.Write(ctx, func(tx *db.Tx) error { return tx.Register(rows, outputs) }))
 	for _, info := range infos {
-		remember := info
-		if err != nil || !k.fresh {
-			remember = nil
-		}
-		h.cache.end(info.Path, remember)
+		h.cache.end(info.Path, err == nil)
 	}
 	if err != nil {
 		return err
@@ -182,7 +176,7 @@ func (s *Store) AddSignatures(ctx context.Context, p storepath.Path, sigs []path
 		all := pathinfo.MergeSignatures(old, slices.Clone(sigs))
 		return tx.SetSignatures(path, joinSignatures(all))
 	})
-	h.cache.end(p, nil)
+	h.cache.end(p, false)
 	return public(err)
 }
 
@@ -225,7 +219,7 @@ func (s *Store) InvalidateAll(ctx context.Context, paths []storepath.Path) (int,
 		return nil
 	})
 	for _, p := range paths {
-		h.cache.end(p, nil)
+		h.cache.end(p, false)
 		s.drvs.drop(p)
 	}
 	if err != nil {

@@ -263,6 +263,10 @@ func (t *TempRoots) Close() error {
 	t.store.rootsMu.Lock()
 	delete(t.store.roots, t)
 	t.store.rootsMu.Unlock()
+	// Whoever looks into the store when a client is done finds no lock file of what it added.
+	h := t.store.acquire()
+	h.short.expire()
+	h.release()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true

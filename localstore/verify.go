@@ -281,7 +281,7 @@ func isNullHash(h nixhash.Hash) bool {
 
 func (v *verifier) fill(ctx context.Context, info *pathinfo.Info, hash nixhash.Hash, size uint64) error {
 	v.h.cache.begin(info.Path)
-	defer v.h.cache.end(info.Path, nil)
+	defer v.h.cache.end(info.Path, false)
 	return public(v.h.db.Write(ctx, func(tx *db.Tx) error {
 		return tx.SetHash(v.s.opts.StoreDir.Print(info.Path), hash.Format(nixhash.Base16, true), size)
 	}))

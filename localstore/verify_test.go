@@ -139,7 +139,7 @@ func TestVerifyFillsInWhatOldReleasesLeftOut(t *testing.T) {
 	err := h.db.Write(ctx, func(tx *db.Tx) error {
 		return tx.SetHash(s.Dir().Print(info.Path), "sha256:"+strings.Repeat("0", 64), 0)
 	})
-	h.cache.end(info.Path, nil)
+	h.cache.end(info.Path, false)
 	h.release()
 	if err != nil {
 		t.Fatal(err)
