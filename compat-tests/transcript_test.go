@@ -69,6 +69,9 @@ func normaliseLines(text string) []string {
 	for _, v := range varying {
 		text = v.re.ReplaceAllString(text, v.to)
 	}
+	if text == "" {
+		return nil
+	}
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 }
 

@@ -273,7 +273,12 @@ func (e *executor) isUsed(p storepath.Path) (bool, error) {
 	return slices.ContainsFunc(referrers, func(r storepath.Path) bool { return r != p }), err
 }
 
+// hand passes a job on. The client hears of store paths in the order in which they become invalid, whichever worker
+// gets there first.
 func (e *executor) hand(j job) {
+	if j.known {
+		e.announce(j)
+	}
 	e.open.Add(1)
 	e.jobs <- j
 }
@@ -296,8 +301,10 @@ func (e *executor) do(j job) {
 		return
 	}
 	defer use.release()
-	path := string(e.dir) + "/" + j.name
-	e.info("deleting '%s'", path)
+	if !j.known {
+		e.announce(j)
+	}
+	path := e.path(j)
 	freed, err := e.o.Store.DeleteTree(e.ctx, e.o.Store.RealDir()+"/"+j.name)
 	if err == nil {
 		err = use.mark()
@@ -316,6 +323,10 @@ func (e *executor) do(j job) {
 	}
 	e.fail(err)
 }
+
+func (e *executor) path(j job) string { return string(e.dir) + "/" + j.name }
+
+func (e *executor) announce(j job) { e.info("deleting '%s'", e.path(j)) }
 
 func (e *executor) lockName(j job) (*inUse, error) {
 	if e.left.root == nil || j.was {
