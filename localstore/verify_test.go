@@ -175,8 +175,13 @@ func TestOptimiseAll(t *testing.T) {
 	for i := range 3 {
 		infos = append(infos, addText(t, s, fmt.Sprint("same-", i), "same contents").Path)
 	}
+	var mu sync.Mutex
 	var last [2]uint64
-	stats, err := s.OptimiseAll(ctx, OptimiseProgress{Paths: func(done, all uint64) { last = [2]uint64{max(last[0], done), all} }})
+	stats, err := s.OptimiseAll(ctx, OptimiseProgress{Paths: func(done, all uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		last = [2]uint64{max(last[0], done), all}
+	}})
 	if err != nil || stats.FilesLinked != 2 || stats.BytesFreed != 2*13 {
 		t.Error(stats, err)
 	}
