@@ -16,13 +16,16 @@ import (
 	"nixdaemon/protocol/wire"
 )
 
-// AddNAR adds a path with its metadata.
+// AddNAR adds a path with its metadata. Exactly one archive is taken from nar.
 func (b *Backend) AddNAR(ctx context.Context, info *pathinfo.Info, nar io.Reader, o localstore.AddOptions) error {
 	a := &archive{stream: nar}
-	defer a.close()
-	return b.client.AddNAR(ctx, protocol.AddToStoreNarRequest{
+	err := b.client.AddNAR(ctx, protocol.AddToStoreNarRequest{
 		Info: info, Repair: o.Repair, DontCheckSigs: o.DontCheckSigs,
 	}, a)
+	if closeErr := a.close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 // AddNARs adds the paths that next gives, one by one.

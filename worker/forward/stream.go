@@ -10,22 +10,46 @@ import (
 )
 
 // archive is the one archive that begins at a place of a stream. What follows
-// it there is left alone.
+// it there is left alone; close leaves the stream right behind it, however much
+// of it was wanted.
 type archive struct {
 	stream io.Reader
+	taken  bool
 	pipe   *io.PipeReader // nil until the first Read
 	done   chan error
 }
 
-// WriteTo copies the archive.
-func (a *archive) WriteTo(w io.Writer) (int64, error) { return nar.Copy(w, a.stream) }
+// WriteTo copies the archive. When w wants no more, the rest is skipped.
+func (a *archive) WriteTo(w io.Writer) (int64, error) {
+	a.taken = true
+	to := &willing{w: w}
+	n, err := nar.Copy(to, a.stream)
+	if err == nil {
+		err = to.err
+	}
+	return n, err
+}
+
+// willing passes on what its receiver wants, and drops the rest.
+type willing struct {
+	w   io.Writer
+	err error
+}
+
+// Write never fails.
+func (d *willing) Write(p []byte) (int, error) {
+	if d.err == nil {
+		_, d.err = d.w.Write(p)
+	}
+	return len(p), nil
+}
 
 // Read reads the archive: for daemons that ask for it piece by piece, since
 // nothing but taking it apart tells where it ends.
 func (a *archive) Read(p []byte) (int, error) {
 	if a.pipe == nil {
 		r, w := io.Pipe()
-		a.pipe, a.done = r, make(chan error, 1)
+		a.taken, a.pipe, a.done = true, r, make(chan error, 1)
 		go func() {
 			_, err := a.WriteTo(w)
 			w.CloseWithError(err)
@@ -35,12 +59,19 @@ func (a *archive) Read(p []byte) (int, error) {
 	return a.pipe.Read(p)
 }
 
-// close waits until nobody reads the stream any more.
-func (a *archive) close() {
-	if a.pipe != nil {
-		a.pipe.Close()
-		<-a.done
+// close moves the stream behind the archive. Its error is that of reading it.
+func (a *archive) close() error {
+	switch {
+	case !a.taken:
+		return nar.Skip(a.stream)
+	case a.pipe == nil:
+		return nil
 	}
+	a.pipe.Close()
+	if err := <-a.done; !errors.Is(err, io.ErrClosedPipe) {
+		return err
+	}
+	return nil
 }
 
 // errNotFlat is upstream's text (libutil/archive.cc).

@@ -91,7 +91,14 @@ func TestOperationsUpstream(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := !strings.Contains(string(version), " 2.34.")
+	spoken, err := connect(t, socket, dir, 0, nil).Negotiated(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, inner := range minors {
+		if inner > uint8(spoken.Number) {
+			break
+		}
 		front := outer{socket: socket, dir: dir, version: inner}.serve(t)
 		for _, minor := range minors {
 			t.Run(fmt.Sprintf("1.%d over 1.%d", minor, inner), func(t *testing.T) {
