@@ -17,7 +17,6 @@ func TestHandshake(t *testing.T) {
 		client, server := protocoltest.Pipe(t)
 		type end struct {
 			version Version
-			info    ServerInfo
 			err     error
 		}
 		done := make(chan end, 1)

@@ -58,9 +58,9 @@ const (
 
 // sweepArgs is what the helper reads; its layout is known to sweep_linux_*.s.
 type sweepArgs struct {
-	limit unix.Rlimit // offset 0
-	argv  [2]*byte    // offset 16
-	path  [2]byte     // offset 32
+	_    unix.Rlimit // offset 0: the limit that the helper sets, all zeros
+	argv [2]*byte    // offset 16
+	path [2]byte     // offset 32
 }
 
 // runSweeper starts one helper and waits for it.

@@ -56,9 +56,6 @@ func (j *job) waitsForSlot() bool { return j.state == jobQueued }
 
 func (j *job) setState(state jobState) { j.state, j.since, j.reason = state, time.Now(), "" }
 
-// inMemory tells whether the derivation came with the request.
-func (j *job) inMemory() bool { return !j.key.text.IsZero() }
-
 // subscription is one request's interest in a job.
 type subscription struct {
 	job  *job

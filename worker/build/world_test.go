@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -323,10 +322,4 @@ func (r *recorder) logged() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(r.messages, "\n")
-}
-
-func requireLinux(t testing.TB) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs the builders of Linux")
-	}
 }

@@ -172,8 +172,7 @@ func TestFetchInterrupted(t *testing.T) {
 // A download is not held in memory, compressed or not.
 func TestFetchMemory(t *testing.T) {
 	const size = 64 << 20
-	var u string
-	u = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		var out io.Writer = w
 		if r.URL.Path == "/gzip" {
 			w.Header().Set("Content-Encoding", "gzip")

@@ -73,8 +73,7 @@ func TestFetchErrorBody(t *testing.T) {
 }
 
 func TestFetchRedirects(t *testing.T) {
-	var u string
-	u = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.URL.Path[1:])
 		switch {
 		case n > 0:
@@ -109,9 +108,9 @@ func TestFetchCredentials(t *testing.T) {
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/other":
-			http.Redirect(w, r, other, 302)
+			http.Redirect(w, r, other, http.StatusFound)
 		case "/same":
-			http.Redirect(w, r, "/", 302)
+			http.Redirect(w, r, "/", http.StatusFound)
 		default:
 			io.WriteString(w, auth(r))
 		}
@@ -172,7 +171,7 @@ func TestFetchTLS(t *testing.T) {
 	}
 
 	// Nor does a redirection lead around it.
-	job.Env["url"] = serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, s.URL, 302) })
+	job.Env["url"] = serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, s.URL, http.StatusFound) })
 	job.CABundle = otherCA
 	if r := do(t, "fetchurl", job); r.exit != 1 || !strings.Contains(uncoloured(r.log), "(60)") {
 		t.Errorf("redirected: exit status %d, log:\n%s", r.exit, r.log)

@@ -174,12 +174,6 @@ func parsePathSet(_, value string) ([]string, error) {
 	return items, nil
 }
 
-func extendPathSet(old, more []string) []string {
-	items := extendSet(old, more)
-	slices.SortFunc(items, comparePaths)
-	return items
-}
-
 // parseMap reads name=value words; words without = are ignored, and the first of equal names counts.
 func parseMap(_, value string) (map[string]string, error) {
 	res := map[string]string{}

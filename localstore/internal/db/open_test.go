@@ -160,7 +160,8 @@ func TestReadOnly(t *testing.T) {
 	if err := db.Write(t.Context(), func(*Tx) error { return nil }); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("Write = %v", err)
 	}
-	if db.Generation() != db.Generation() || db.Stale() {
+	generation := db.Generation()
+	if db.Generation() != generation || db.Stale() {
 		t.Error("an immutable database changed")
 	}
 	must(t, db.Close())
