@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,8 @@ const openDirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O
 type Dir struct {
 	fd   int
 	path string // for messages
+
+	dumpers sync.Pool // of *dumper, for their buffers
 }
 
 // OpenDir opens a directory. Links in the path are followed, except in its last component.

@@ -32,12 +32,20 @@ func (d *Dir) Dump(ctx context.Context, name string, w io.Writer, o DumpOptions)
 	if err := checkName(name); err != nil {
 		return err
 	}
-	dm := &dumper{ctx: ctx, opts: o, top: d, out: nar.NewWriter(w)}
-	root := entry{name: name}
-	if err := dm.node(d.fd, &root, ""); err != nil {
-		return err
+	dm, ok := d.dumpers.Get().(*dumper)
+	if !ok {
+		dm = &dumper{top: d, out: nar.NewWriter(nil)}
 	}
-	return dm.out.Close()
+	dm.ctx, dm.opts = ctx, o
+	dm.out.Reset(w)
+	err := dm.node(d.fd, &entry{name: name}, "")
+	if err == nil {
+		err = dm.out.Close()
+	}
+	dm.ctx, dm.path = nil, dm.path[:0]
+	dm.out.Reset(nil)
+	d.dumpers.Put(dm)
+	return err
 }
 
 type dumper struct {
