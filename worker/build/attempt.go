@@ -39,6 +39,9 @@ type attempt struct {
 
 	activity activity.ID
 	out      outcome
+
+	// madePaths are what the build has made, sorted.
+	madePaths []storepath.Path
 }
 
 // output is one output of the derivation.
@@ -101,7 +104,11 @@ func (a *attempt) build() (err error) {
 	if err := a.execute(spec); err != nil {
 		return err
 	}
-	return a.register()
+	if err := a.register(); err != nil {
+		return err
+	}
+	a.removeBuildDir(false)
+	return a.runPostBuildHook()
 }
 
 // findInputs computes what the builder may refer to: the closure of the wanted outputs of input derivations and of
@@ -289,13 +296,7 @@ func (a *attempt) sandboxUser() *sandbox.User {
 
 // finish releases what the build has held, in reverse order.
 func (a *attempt) finish(ok bool) {
-	if a.tmp != nil {
-		keep := a.set.KeepFailed && !ok && !a.drv.IsBuiltin()
-		if keep {
-			a.j.feed.Message(activity.Error, "note: keeping build directory "+quotedPath(a.tmp.path))
-		}
-		a.complain("remove build directory", a.tmp.close(keep))
-	}
+	a.removeBuildDir(a.set.KeepFailed && !ok && !a.drv.IsBuiltin())
 	if a.activity != 0 {
 		a.j.feed.Stop(a.activity)
 	}
@@ -307,6 +308,17 @@ func (a *attempt) finish(ok bool) {
 		a.locks.SetDeletion(ok)
 		a.complain("unlock outputs", a.locks.Unlock())
 	}
+}
+
+func (a *attempt) removeBuildDir(keep bool) {
+	if a.tmp == nil {
+		return
+	}
+	if keep {
+		a.j.feed.Message(activity.Error, "note: keeping build directory "+quotedPath(a.tmp.path))
+	}
+	a.complain("remove build directory", a.tmp.close(keep))
+	a.tmp = nil
 }
 
 // complain tells the administrator of what went wrong beside the build.

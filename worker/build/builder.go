@@ -28,9 +28,9 @@ type Options struct {
 	IDs *activity.IDs
 	// MaxTotalJobs is how many builds run at once for all clients together; at least 1.
 	MaxTotalJobs int
-	// BuiltinCommand gives the program that carries out a builtin builder ("fetchurl"), with its arguments; nil for an
-	// unknown one. It is run as any builder is, in the build directory, and finds there the file [BuiltinFile].
-	// A nil function knows no builtin.
+	// BuiltinCommand gives the program that carries out a builtin builder ("fetchurl"), with its arguments; it is never
+	// empty: the program complains about unknown ones. It is run as any builder is, in the build directory, and finds
+	// there the file [BuiltinFile]. Without this function no builtin can be executed.
 	BuiltinCommand func(name string) []string
 	// Getenv is the daemon's environment, for impureEnvVars; nil means an empty one.
 	Getenv func(name string) string

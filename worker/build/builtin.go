@@ -49,22 +49,20 @@ type BuiltinTransfer struct {
 	HTTP2           bool   `json:"http2"`
 }
 
-// prepareBuiltin puts the program that carries out a builtin builder in its place.
+// builtinEnv are the variables of the daemon that builtin builders look at: the proxies for downloads.
+var builtinEnv = [...]string{"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"}
+
+// prepareBuiltin puts the program that carries out a builtin builder in its place. It is a program of ours: what the
+// derivation sets is for the job alone, since the environment configures the Go runtime too.
 func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
-	name, ok := strings.CutPrefix(a.drv.Builder, "builtin:")
-	if !ok {
+	name := strings.TrimPrefix(a.drv.Builder, "builtin:")
+	if a.o.BuiltinCommand == nil {
+		spec.Path = "" // as for any builder that cannot be executed, the log says why
 		return nil
 	}
-	var argv []string
-	if a.o.BuiltinCommand != nil {
-		argv = a.o.BuiltinCommand(name)
-	}
-	if len(argv) == 0 {
-		// As for any builder that cannot be executed, the log says why.
-		spec.Path = ""
-		return nil
-	}
-	spec.Path, spec.Args = argv[0], argv
+	spec.Args = a.o.BuiltinCommand(name)
+	spec.Path = spec.Args[0]
+	spec.Env = a.builtinProcessEnv()
 	job := BuiltinJob{Name: name, Env: make(map[string]string, len(a.drv.Env)), Outputs: make(map[string]string, len(a.outputs)),
 		StructuredAttrs: a.drv.StructuredAttrs, Impure: a.kind.IsImpure, BuildDir: a.tmp.path, StoreDir: string(a.dir), Verbosity: uint64(a.set.Verbosity)}
 	for k, v := range a.drv.Env {
@@ -94,4 +92,17 @@ func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
 		return err
 	}
 	return a.writeFile(BuiltinFile, string(text), 0o600)
+}
+
+func (a *attempt) builtinProcessEnv() []string {
+	env := []string{"HOME=" + homeDir, "NIX_BUILD_TOP=" + a.tmp.path, "TMPDIR=" + a.tmp.path}
+	if a.o.Getenv == nil {
+		return env
+	}
+	for _, name := range builtinEnv {
+		if value := a.o.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }

@@ -198,11 +198,10 @@ echo > $out`))
 func TestBuiltin(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
 		o.BuiltinCommand = func(name string) []string {
-			if name != "fetchurl" {
-				return nil
-			}
-			return []string{"/bin/sh", "-c", "/bin/cp " + BuiltinFile + " $out; /bin/ls -l " + BuiltinFile}
+			return []string{"/bin/sh", "-c", `out=$(/bin/sed 's/.*"outputs":{"out":"\([^"]*\).*/\1/' ` + BuiltinFile + `)
+/bin/cp ` + BuiltinFile + ` $out; /bin/ls -l ` + BuiltinFile + `; echo "$http_proxy $url$GODEBUG$0"`, name}
 		}
+		o.Getenv = func(name string) string { return map[string]string{"http_proxy": "proxy"}[name] }
 	})
 	netrc := w.root + "/netrc"
 	if err := os.WriteFile(netrc, []byte("machine x"), 0o600); err != nil {
@@ -211,7 +210,7 @@ func TestBuiltin(t *testing.T) {
 	w.set(func(s *settings.Settings) { s.NetrcFile, s.HashedMirrors = netrc, []string{"http://mirror"} })
 	drv := w.drv("fetch", "", fixed(storepath.MethodNAR, "anything"), func(d *derivation.Derivation) {
 		d.Builder, d.Args = "builtin:fetchurl", nil
-		d.Env["url"] = "http://x"
+		d.Env["url"], d.Env["GODEBUG"] = "http://x", "x509negativeserial=1"
 	})
 	// The result is not what the hash says, but it is there under its own path.
 	w.mustFail(drv, derivation.StatusOutputRejected)
@@ -228,11 +227,12 @@ func TestBuiltin(t *testing.T) {
 			t.Fatal(err)
 		}
 		if job.Name != "fetchurl" || job.Env["url"] != "http://x" || job.Outputs["out"] != w.print(p) || job.FixedAlgo != "r:sha256" ||
-			job.Netrc != "machine x" || len(job.HashedMirrors) != 1 || job.BuildDir == "" {
+			job.Netrc != "machine x" || len(job.HashedMirrors) != 1 || job.BuildDir == "" ||
+			job.Transfer == nil || job.Transfer.Attempts != 5 || job.Verbosity != uint64(w.sess.Settings.Verbosity) {
 			t.Errorf("job %+v", job)
 		}
-		if lines := w.log.lines(); len(lines) != 1 || !strings.HasPrefix(lines[0], "-rw-------") {
-			t.Errorf("mode of the file: %q", lines)
+		if lines := w.log.lines(); len(lines) != 2 || !strings.HasPrefix(lines[0], "-rw-------") || lines[1] != "proxy fetchurl" {
+			t.Errorf("mode of the file, environment: %q", lines)
 		}
 		return
 	}

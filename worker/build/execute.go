@@ -41,7 +41,10 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 		spec.Args = append(spec.Args, rewriteString(arg, a.rewrites))
 	}
 	a.announce()
-	return spec, a.prepareBuiltin(spec)
+	if a.drv.IsBuiltin() {
+		return spec, a.prepareBuiltin(spec)
+	}
+	return spec, nil
 }
 
 // announce logs what is about to be executed, for those who want to know that much.
@@ -96,7 +99,7 @@ func (a *attempt) execute(spec *sandbox.Spec) error {
 	lines := &logLines{sink: &a.j.feed, id: a.activity,
 		messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
 	var l limits
-	res, err := a.runProcess(p, startErr, spec, io.MultiWriter(lines, logFile), &l)
+	res, err := a.runProcess(p, startErr, io.MultiWriter(lines, logFile), &l)
 	lines.end()
 	if logErr := logFile.Close(); logErr != nil {
 		a.complain("write build log", logErr)
@@ -139,9 +142,9 @@ func (a *attempt) begin() {
 
 // runProcess passes the builder's output on until there is no more, then ends what is left of it. A builder that
 // cannot be executed has failed.
-func (a *attempt) runProcess(p *sandbox.Process, startErr error, spec *sandbox.Spec, log io.Writer, l *limits) (sandbox.Result, error) {
+func (a *attempt) runProcess(p *sandbox.Process, startErr error, log io.Writer, l *limits) (sandbox.Result, error) {
 	if startErr != nil {
-		text := executionError(a.drv.Builder, spec, startErr)
+		text := executionError(a.drv.Builder, startErr)
 		if text == "" {
 			return sandbox.Result{}, startErr
 		}
@@ -170,18 +173,12 @@ func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {
 
 // executionError is what appears in the log when the builder cannot be executed: to the build that is as if the
 // builder had failed. It is empty for other errors.
-func executionError(builder string, spec *sandbox.Spec, err error) string {
-	if name, ok := strings.CutPrefix(builder, "builtin:"); ok {
-		if spec.Path != "" {
-			return ""
-		}
-		return textf("unsupported builtin builder '%s'", name).Coloured() + "\n"
-	}
+func executionError(builder string, err error) string {
 	errno, ok := errors.AsType[syscall.Errno](err)
 	if !ok || !strings.HasPrefix(err.Error(), "start builder") && err != syscall.ENOENT {
 		return ""
 	}
-	return textf("executing '%s': %s", builder, plain(errnoText(errno))).Coloured()
+	return errorLog(textf("executing '%s': %s", builder, errnoText(errno)).Coloured())
 }
 
 // errnoText is the C library's text of an error number.

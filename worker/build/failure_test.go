@@ -59,22 +59,22 @@ func TestFailureTexts(t *testing.T) {
 		{
 			name: "builder-missing", change: func(d *derivation.Derivation) { d.Builder = "/no/such/builder" }, status: derivation.StatusPermanentFailure,
 			want: "Cannot build 'DRV'.\nReason: builder failed with exit code 1.\nOutput paths:\n  OUT\nLast 1 log lines:\n" +
-				"> executing '/no/such/builder': No such file or directory\nFor full logs, run:\n  nix log DRV",
+				"> error: executing '/no/such/builder': No such file or directory\nFor full logs, run:\n  nix log DRV",
 		},
 		{
 			name: "builder-relative", change: func(d *derivation.Derivation) { d.Builder = "sh" }, status: derivation.StatusPermanentFailure,
 			want: "Cannot build 'DRV'.\nReason: builder failed with exit code 1.\nOutput paths:\n  OUT\nLast 1 log lines:\n" +
-				"> executing 'sh': No such file or directory\nFor full logs, run:\n  nix log DRV",
+				"> error: executing 'sh': No such file or directory\nFor full logs, run:\n  nix log DRV",
 		},
 		{
 			name: "builder-directory", change: func(d *derivation.Derivation) { d.Builder = "/" }, status: derivation.StatusPermanentFailure,
 			want: "Cannot build 'DRV'.\nReason: builder failed with exit code 1.\nOutput paths:\n  OUT\nLast 1 log lines:\n" +
-				"> executing '/': Permission denied\nFor full logs, run:\n  nix log DRV",
+				"> error: executing '/': Permission denied\nFor full logs, run:\n  nix log DRV",
 		},
 		{
 			name: "unknown-builtin", change: func(d *derivation.Derivation) { d.Builder = "builtin:nothing" }, status: derivation.StatusPermanentFailure,
 			want: "Cannot build 'DRV'.\nReason: builder failed with exit code 1.\nOutput paths:\n  OUT\nLast 1 log lines:\n" +
-				"> unsupported builtin builder 'nothing'\nFor full logs, run:\n  nix log DRV",
+				"> error: executing 'builtin:nothing': No such file or directory\nFor full logs, run:\n  nix log DRV",
 		},
 		{
 			name: "platform", change: func(d *derivation.Derivation) { d.Platform = "riscv64-linux" }, status: derivation.StatusInputRejected,

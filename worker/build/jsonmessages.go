@@ -3,6 +3,7 @@ package build
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"nixdaemon/protocol/activity"
@@ -20,45 +21,54 @@ type jsonMessages struct {
 	open map[uint64]activity.ID // the builder's own numbers
 }
 
-type jsonMessage struct {
-	Action *string          `json:"action"`
-	ID     *uint64          `json:"id"`
-	Level  *uint64          `json:"level"`
-	Type   *uint64          `json:"type"`
-	Text   *string          `json:"text"`
-	Fields *json.RawMessage `json:"fields"`
-	Phase  *string          `json:"phase"`
-	Msg    *string          `json:"msg"`
-}
+// jsonMessage is a message's object.
+type jsonMessage map[string]any
 
 // handle takes a line if it is a message; otherwise it is an ordinary line of the log.
 func (m *jsonMessages) handle(line string) bool {
-	rest, ok := strings.CutPrefix(line, "@nix ")
+	text, ok := strings.CutPrefix(line, "@nix ")
 	if !ok {
 		return false
 	}
-	var msg jsonMessage
-	err := json.Unmarshal([]byte(rest), &msg)
-	if _, syntax := err.(*json.SyntaxError); syntax {
-		m.sink.Message(activity.Error, errorLog(fmt.Sprintf("bad JSON log message from the derivation builder: %s%v%s", ansiMagenta, err, ansiNormal)))
+	if problem := jsonProblem(text); problem != "" {
+		m.sink.Message(activity.Error, textf("bad JSON log message from the derivation builder: %s", problem).Coloured())
 		return false
 	}
+	msg, err := parseMessage(text)
 	if err == nil {
-		err = m.act(&msg)
+		err = m.act(msg)
 	}
 	if err != nil {
-		m.sink.Message(activity.Warn, fmt.Sprintf("%swarning:%s Unable to handle a JSON message from the derivation builder: %s%v%s",
-			ansiMagenta, ansiNormal, ansiMagenta, err, ansiNormal))
+		m.sink.Message(activity.Warn, warning(textf("Unable to handle a JSON message from the derivation builder: %s", err.Error())))
 		return false
 	}
 	return true
 }
 
-func (m *jsonMessages) act(msg *jsonMessage) error {
-	if msg.Action == nil {
-		return missing("action")
+func parseMessage(text string) (jsonMessage, error) {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	var value any
+	if err := dec.Decode(&value); err != nil {
+		return nil, err
 	}
-	switch *msg.Action {
+	switch value := value.(type) {
+	case map[string]any:
+		return value, nil
+	case nil:
+		// To upstream that is an object without members.
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("[json.exception.type_error.305] cannot use operator[] with a string argument with %s", jsonType(value))
+	}
+}
+
+func (m *jsonMessages) act(msg jsonMessage) error {
+	action, err := msg.text("action")
+	if err != nil {
+		return err
+	}
+	switch action {
 	case "start":
 		return m.start(msg)
 	case "stop":
@@ -66,72 +76,88 @@ func (m *jsonMessages) act(msg *jsonMessage) error {
 	case "result":
 		return m.result(msg)
 	case "setPhase":
-		if msg.Phase == nil {
-			return missing("phase")
+		phase, err := msg.text("phase")
+		if err != nil {
+			return err
 		}
-		m.sink.Result(m.id, activity.SetPhase, []activity.Field{activity.Text(*msg.Phase)})
+		m.sink.Result(m.id, activity.SetPhase, []activity.Field{activity.Text(phase)})
 	case "msg":
-		if msg.Msg == nil || msg.Level == nil {
-			return missing("msg")
+		text, err := msg.text("msg")
+		if err != nil {
+			return err
 		}
-		m.sink.Message(activity.Level(*msg.Level), *msg.Msg)
+		level, err := msg.number("level")
+		if err != nil {
+			return err
+		}
+		m.sink.Message(activity.Level(level), text)
 	}
 	return nil
 }
 
-func (m *jsonMessages) start(msg *jsonMessage) error {
-	if msg.Type == nil {
-		return missing("type")
+func (m *jsonMessages) start(msg jsonMessage) error {
+	kind, err := msg.number("type")
+	if err != nil || activity.Type(kind) != activity.FileTransfer || len(m.open) >= maxBuilderActivities {
+		return err
 	}
-	if activity.Type(*msg.Type) != activity.FileTransfer || len(m.open) >= maxBuilderActivities {
-		return nil
-	}
-	if msg.ID == nil || msg.Level == nil || msg.Text == nil {
-		return missing("id")
-	}
-	fields, err := jsonFields(msg.Fields)
+	number, err := msg.number("id")
 	if err != nil {
 		return err
 	}
-	if _, again := m.open[*msg.ID]; again {
+	level, err := msg.number("level")
+	if err != nil {
+		return err
+	}
+	text, err := msg.text("text")
+	if err != nil {
+		return err
+	}
+	fields, err := msg.fields()
+	if err != nil {
+		return err
+	}
+	if _, again := m.open[number]; again {
 		return nil
 	}
 	if m.open == nil {
 		m.open = make(map[uint64]activity.ID)
 	}
 	id := m.ids.Next()
-	m.open[*msg.ID] = id
-	m.sink.Start(id, activity.Level(*msg.Level), activity.FileTransfer, *msg.Text, fields, m.id)
+	m.open[number] = id
+	m.sink.Start(id, activity.Level(level), activity.FileTransfer, text, fields, m.id)
 	return nil
 }
 
-func (m *jsonMessages) stop(msg *jsonMessage) error {
-	if msg.ID == nil {
-		return missing("id")
+func (m *jsonMessages) stop(msg jsonMessage) error {
+	number, err := msg.number("id")
+	if err != nil {
+		return err
 	}
-	if id, ok := m.open[*msg.ID]; ok {
-		delete(m.open, *msg.ID)
+	if id, ok := m.open[number]; ok {
+		delete(m.open, number)
 		m.sink.Stop(id)
 	}
 	return nil
 }
 
-func (m *jsonMessages) result(msg *jsonMessage) error {
-	if msg.ID == nil {
-		return missing("id")
-	}
-	id, ok := m.open[*msg.ID]
-	if !ok {
-		return nil
-	}
-	if msg.Type == nil {
-		return missing("type")
-	}
-	fields, err := jsonFields(msg.Fields)
+func (m *jsonMessages) result(msg jsonMessage) error {
+	number, err := msg.number("id")
 	if err != nil {
 		return err
 	}
-	kind := activity.ResultType(*msg.Type)
+	id, ok := m.open[number]
+	if !ok {
+		return nil
+	}
+	n, err := msg.number("type")
+	if err != nil {
+		return err
+	}
+	fields, err := msg.fields()
+	if err != nil {
+		return err
+	}
+	kind := activity.ResultType(n)
 	// These two are kept for replay under the assumption that they have one text.
 	if (kind == activity.BuildLogLine || kind == activity.SetPhase) && len(fields) != 1 {
 		return nil
@@ -148,29 +174,72 @@ func (m *jsonMessages) end() {
 	m.open = nil
 }
 
-func missing(key string) error { return fmt.Errorf("key '%s' not found", key) }
-
-// jsonFields reads a list of texts and non-negative numbers.
-func jsonFields(raw *json.RawMessage) ([]activity.Field, error) {
-	if raw == nil {
-		return nil, nil
+func (msg jsonMessage) text(key string) (string, error) {
+	text, ok := msg[key].(string)
+	if !ok {
+		return "", wrongType("string", msg[key])
 	}
-	var items []json.RawMessage
-	if err := json.Unmarshal(*raw, &items); err != nil {
-		return nil, err
+	return text, nil
+}
+
+// number reads what is an integer; others are converted as upstream's C++ does in practice.
+func (msg jsonMessage) number(key string) (uint64, error) {
+	n, ok := msg[key].(json.Number)
+	if !ok {
+		return 0, wrongType("number", msg[key])
+	}
+	if u, err := strconv.ParseUint(n.String(), 10, 64); err == nil {
+		return u, nil
+	}
+	if i, err := n.Int64(); err == nil {
+		return uint64(i), nil
+	}
+	f, _ := n.Float64() // beyond the largest number is out of range, too
+	if f >= 0 && f < 1<<63 {
+		return uint64(f), nil
+	}
+	return 1 << 63, nil
+}
+
+func wrongType(want string, got any) error {
+	return fmt.Errorf("[json.exception.type_error.302] type must be %s, but is %s", want, jsonType(got))
+}
+
+func jsonType(value any) string {
+	switch value.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "boolean"
+	case string:
+		return "string"
+	case json.Number:
+		return "number"
+	case []any:
+		return "array"
+	}
+	return "object"
+}
+
+// fields reads a list of texts and non-negative whole numbers.
+func (msg jsonMessage) fields() ([]activity.Field, error) {
+	items, ok := msg["fields"].([]any)
+	if !ok && msg["fields"] != nil {
+		items = []any{msg["fields"]}
 	}
 	fields := make([]activity.Field, 0, len(items))
 	for _, item := range items {
-		var text string
-		var number uint64
-		switch {
-		case json.Unmarshal(item, &text) == nil && string(item) != "null":
-			fields = append(fields, activity.Text(text))
-		case json.Unmarshal(item, &number) == nil && string(item) != "null":
-			fields = append(fields, activity.Number(number))
-		default:
-			return nil, fmt.Errorf("unsupported JSON type in %.100q", item)
+		switch item := item.(type) {
+		case string:
+			fields = append(fields, activity.Text(item))
+			continue
+		case json.Number:
+			if number, err := strconv.ParseUint(item.String(), 10, 64); err == nil {
+				fields = append(fields, activity.Number(number))
+				continue
+			}
 		}
+		return nil, fmt.Errorf("unsupported JSON type in %.100v", item)
 	}
 	return fields, nil
 }

@@ -71,6 +71,7 @@ func (a *attempt) register() error {
 		}
 	}
 	a.out.status = derivation.StatusBuilt
+	a.noteMade(all)
 	return a.removeScratch()
 }
 

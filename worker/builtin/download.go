@@ -57,9 +57,8 @@ func (d *download) Read(p []byte) (int, error) {
 // read reads from the current attempt.
 func (d *download) read(p []byte) (int, error) {
 	if d.now == nil {
-		d.start()
 		var err error
-		if d.now, err = d.f.attempt(d.ctx, d.url, d.given, d.last); err != nil {
+		if d.now, err = d.f.attempt(d.ctx, d.url, d.given, d.last, d.start); err != nil {
 			return 0, err
 		}
 		d.last = d.now

@@ -82,15 +82,21 @@ func (f *fetcher) open(ctx context.Context, url string) *download {
 }
 
 // attempt asks for the contents of a URL from an offset on. For an offset, before is the response that is continued.
-func (f *fetcher) attempt(ctx context.Context, text string, offset int64, before *response) (*response, error) {
+// began is called as soon as something happens: before a server is looked for, or when a file has been opened.
+func (f *fetcher) attempt(ctx context.Context, text string, offset int64, before *response, began func()) (*response, error) {
 	u, err := parseURL(text)
 	if err != nil {
 		return nil, err
 	}
 	switch u.Scheme {
 	case "file":
-		return openFile(u)
+		r, err := openFile(u)
+		if err == nil {
+			began()
+		}
+		return r, err
 	case "http", "https":
+		began()
 		return f.get(ctx, u, offset, before)
 	case "s3":
 		return nil, failf("unable to %s '%s': S3 is not supported by 'builtin:fetchurl'; use the https URL of the object",

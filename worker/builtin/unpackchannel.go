@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// blockSize is what tar archives consist of, in bytes.
+const blockSize = 512
+
 // unpackChannel unpacks a channel's expressions (libstore/builtins/unpack-channel.cc).
 func (b *builder) unpackChannel(ctx context.Context) error {
 	out, err := b.output()
@@ -81,13 +84,18 @@ func unpackArchive(ctx context.Context, src string, dir *os.File) error {
 	} else if err != nil {
 		return sysFailf(err, "reading file %s", quoted(src))
 	}
-	var r io.Reader = raw
+	r := raw
 	compression, decode := sniff(raw)
 	if decode != nil {
-		if r, err = decode(raw); err != nil {
+		decoded, err := decode(raw)
+		if err != nil {
 			return failf("failed to open archive: %s", archiveText(err, compression))
 		}
-		r = bufio.NewReaderSize(r, 64<<10)
+		r = bufio.NewReaderSize(decoded, 64<<10)
+	}
+	// An archive's first block tells what it is.
+	if head, err := r.Peek(blockSize); err == io.EOF && len(head) > 0 {
+		return failf("failed to open archive: %s", "Unrecognized archive format")
 	}
 	return (&untar{top: dir, compression: compression}).extract(r)
 }

@@ -227,7 +227,7 @@ func TestUnpackChannelErrors(t *testing.T) {
 		{"no file", "ch", tarball(t), "error: channel tarball 'SRC' is empty"},
 		{"empty file", "ch", nil, "error: channel tarball 'SRC' is empty"},
 		{"no archive", "ch", []byte(strings.Repeat("nothing like it ", 64)), "error: failed to open archive: Unrecognized archive format"},
-		{"short and no archive", "ch", []byte("x"), "error: failed to open archive: Truncated tar archive"},
+		{"short and no archive", "ch", []byte("x"), "error: failed to open archive: Unrecognized archive format"},
 		{"truncated gzip", "ch", []byte("\x1f\x8b\x08\x00"), "error: failed to open archive: truncated gzip input"},
 		{"the parent", "..", one, "error: failed to rename OUT/x to OUT/..: Device or resource busy"},
 		{"itself", ".", one, "error: failed to rename OUT/x to OUT/.: Device or resource busy"},
