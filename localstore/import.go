@@ -28,8 +28,9 @@ type Import struct {
 }
 
 const (
-	// maxPending bounds a group: each of its paths has a lock file open.
-	maxPending = 256
+	// maxPending bounds a group: each of its paths has a lock file open. Small groups let the same few files go round,
+	// see [shortLocks], which saves more than fewer commits do.
+	maxPending = 64
 
 	// maxPendingBytes keeps a group that takes long to transfer from making others wait for its first paths.
 	maxPendingBytes = 64 << 20

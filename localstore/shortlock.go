@@ -29,8 +29,9 @@ type shortLocks struct {
 	closed bool
 }
 
-// maxLockAge is how long a lock file goes from path to path: as long may others wait in vain for one.
-const maxLockAge = 50 * time.Millisecond
+// maxLockAge is how long a lock file goes from path to path: as long may others wait in vain for one, if they happen to
+// add the same path at the same moment.
+const maxLockAge = 200 * time.Millisecond
 
 func newShortLocks(dir *fstree.Dir) *shortLocks {
 	return &shortLocks{dir: dir, held: make(map[string]chan struct{})}
