@@ -167,6 +167,7 @@ func (a *attempt) waitForLocks(files []string) (done bool, err error) {
 	reason := "waiting for lock on " + ansiMagenta + "'" + strings.Join(files, "', '") + "'" + ansiNormal
 	id := a.s.ids.Next()
 	a.j.feed.Start(id, activity.Warn, activity.BuildWaiting, reason, nil, 0)
+	a.j.hasBegun()
 	a.s.giveSlotBack(a.j, "lock on "+strings.Join(files, ", "))
 	a.locks, err = a.store.LockPaths(a.ctx, files, pathlock.Options{})
 	a.j.feed.Stop(id)
@@ -274,6 +275,7 @@ func (a *attempt) takeUser() (err error) {
 	id := a.s.ids.Next()
 	a.j.feed.Start(id, activity.Warn, activity.BuildWaiting,
 		textf("waiting for a free build user ID for '%s'", a.dir.Print(a.j.drvPath)).Coloured(), nil, 0)
+	a.j.hasBegun()
 	defer a.j.feed.Stop(id)
 	a.user, err = a.o.Users.Acquire(a.ctx)
 	return err

@@ -138,6 +138,7 @@ func (a *attempt) begin() {
 	a.activity = a.s.ids.Next()
 	a.j.feed.Start(a.activity, activity.Info, activity.Build, strings.Replace(what, "%s", drv, 1),
 		[]activity.Field{activity.Text(drv), activity.Text(""), activity.Number(1), activity.Number(1)}, 0)
+	a.j.hasBegun()
 }
 
 // runProcess passes the builder's output on until there is no more, then ends what is left of it. A builder that

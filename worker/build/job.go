@@ -42,6 +42,9 @@ type job struct {
 	// ctx ends when nobody wants the job any more.
 	ctx    context.Context
 	cancel context.CancelFunc
+	// begun is closed by hasBegun when the job has told of its build, has to wait for somebody else, or has ended.
+	begun    chan struct{}
+	hasBegun func()
 
 	// Guarded by Scheduler.mu.
 	subs    []*subscription

@@ -173,7 +173,7 @@ func TestJSONMessages(t *testing.T) {
 func TestFeedReplays(t *testing.T) {
 	var f feed
 	line := func(text string) { f.Result(5, activity.BuildLogLine, []activity.Field{activity.Text(text)}) }
-	early, late := &clientLog{&recorder{}}, &clientLog{&recorder{}}
+	early, late := &recorder{}, &recorder{}
 	f.join(early)
 	f.Start(5, activity.Info, activity.Build, "building", nil, 0)
 	f.Start(6, activity.Info, activity.FileTransfer, "gone", nil, 5)
@@ -182,7 +182,7 @@ func TestFeedReplays(t *testing.T) {
 	f.Message(activity.Warn, "careful")
 	f.join(late)
 	line("two")
-	got := late.Sink.(*recorder)
+	got := late
 	if diff := cmp.Diff([]string{"one", "two"}, got.lines()); diff != "" {
 		t.Errorf("late lines (-want +got)\n%s", diff)
 	}
@@ -190,7 +190,7 @@ func TestFeedReplays(t *testing.T) {
 		t.Errorf("late: %+v, %q", got.starts, got.logged())
 	}
 	f.leave(early)
-	if n := early.Sink.(*recorder).unstopped(); n != 0 {
+	if n := early.unstopped(); n != 0 {
 		t.Errorf("%d activities go on for who left", n)
 	}
 	line("three")
@@ -201,7 +201,7 @@ func TestFeedReplays(t *testing.T) {
 	if diff := cmp.Diff([]string{"two", "three"}, f.tail(2)); diff != "" {
 		t.Errorf("tail (-want +got)\n%s", diff)
 	}
-	if n := len(early.Sink.(*recorder).lines()); n != 2 {
+	if n := len(early.lines()); n != 2 {
 		t.Errorf("%d lines for who left", n)
 	}
 }

@@ -19,7 +19,8 @@ type request struct {
 	ctx  context.Context // of the call that the request is; it goes no further
 	sess *session.Session
 	dir  storepath.Dir
-	log  *clientLog
+	log  activity.Sink // for the request itself
+	jobs *jobLog       // for its jobs
 
 	goals map[string]*goal
 	awake []*goal
@@ -36,12 +37,12 @@ type request struct {
 	progress        progress
 	fetching        fetching
 	err             error // ends the request
+	wave            int   // counts the turns of goals
+	failure         int   // the turn before which a job was last known to have failed
+	holds           int   // of jobs, to be released
 
 	inbox inbox
 }
-
-// clientLog is a client's log, as something that can be told from others.
-type clientLog struct{ activity.Sink }
 
 // notice is what a request learns from other goroutines.
 type notice struct {
@@ -49,6 +50,7 @@ type notice struct {
 	started, stopped bool          // the job got, or gave back, a slot
 	sub              *subscription // with out: the job has ended
 	out              *outcome
+	held             bool   // with out: the log of the request's jobs is held
 	then             func() // of a fetch: what to do with its result
 }
 
@@ -82,7 +84,7 @@ func (s *Scheduler) newRequest(ctx context.Context, sess *session.Session) (*req
 		return nil, err
 	}
 	r := &request{
-		s: s, ctx: ctx, sess: sess, dir: s.store.Dir(), log: &clientLog{sess.Log},
+		s: s, ctx: ctx, sess: sess, dir: s.store.Dir(), log: sess.Log, jobs: &jobLog{sink: sess.Log},
 		goals:           make(map[string]*goal),
 		subs:            make(map[*subscription]struct{}),
 		unstored:        make(map[*derivation.Derivation]bool),
@@ -95,6 +97,7 @@ func (s *Scheduler) newRequest(ctx context.Context, sess *session.Session) (*req
 
 // end lets go of everything. It must be called once.
 func (r *request) end() {
+	r.jobs.end()
 	for sub := range r.subs {
 		r.s.unsubscribe(sub)
 	}
@@ -122,7 +125,12 @@ func (r *request) loop(tops []*goal) error {
 		}
 		r.progress.show(r.log)
 		if r.open == 0 {
+			r.letBegin()
 			return nil
+		}
+		if r.holds > 0 {
+			r.jobs.release(r.holds)
+			r.holds = 0
 		}
 		if len(r.subs) == 0 && r.fetching.running == 0 {
 			return errStuck
@@ -140,6 +148,28 @@ func (r *request) loop(tops []*goal) error {
 	}
 }
 
+// letBegin lets those jobs begin that got the slot of one whose failure has just ended the request, if upstream would
+// have. There a goal that waits for a slot gets it in the second turn after, behind the goals of outputs: it does not
+// when the failed derivation was itself asked for, but does when another one that needs it was.
+func (r *request) letBegin() {
+	const turns = 2
+	if r.wave <= r.failure+turns {
+		return
+	}
+	r.jobs.release(r.holds)
+	r.holds = 0
+	for sub := range r.subs {
+		if !r.s.isRunning(sub.job) {
+			continue
+		}
+		select {
+		case <-sub.job.begun:
+		case <-r.ctx.Done():
+		case <-r.s.base.Done():
+		}
+	}
+}
+
 func compareGoals(a, b *goal) int { return strings.Compare(a.key, b.key) }
 
 // workAll wakes the goals that can go on, in the order of their keys, until none can.
@@ -147,6 +177,7 @@ func (r *request) workAll() error {
 	for len(r.awake) > 0 && r.open > 0 {
 		wave := r.awake
 		r.awake = nil
+		r.wave++
 		if len(wave) > 1 {
 			slices.SortFunc(wave, compareGoals)
 		}
@@ -185,6 +216,10 @@ func (r *request) learn(n notice) {
 		n.then()
 	case n.out != nil:
 		delete(r.subs, n.sub)
+		if n.held {
+			r.holds++
+			r.failure = r.wave
+		}
 		n.goal.jobDone(n.sub.job, n.out)
 	case n.started:
 		n.goal.setRunning(true)

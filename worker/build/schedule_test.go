@@ -79,6 +79,7 @@ func (f *farm) run(_ *Scheduler, j *job) outcome {
 	f.running++
 	f.most = max(f.most, f.running)
 	f.mu.Unlock()
+	j.hasBegun()
 	defer func() {
 		f.mu.Lock()
 		f.running--

@@ -81,6 +81,8 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 	if j == nil {
 		j = template
 		j.ctx, j.cancel = context.WithCancel(s.base)
+		j.begun = make(chan struct{})
+		j.hasBegun = sync.OnceFunc(func() { close(j.begun) })
 		j.setState(jobQueued)
 		s.jobs[j.key] = j
 	}
@@ -94,7 +96,7 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 		r.inbox.post(notice{goal: g, started: true})
 	}
 	s.mu.Unlock()
-	j.feed.join(r.log)
+	j.feed.join(r.jobs)
 	return sub
 }
 
@@ -112,7 +114,7 @@ func (s *Scheduler) unsubscribe(sub *subscription) {
 	}
 	s.mu.Unlock()
 	if i >= 0 {
-		j.feed.leave(sub.req.log)
+		j.feed.leave(sub.req.jobs)
 	}
 }
 
@@ -157,14 +159,27 @@ func (s *Scheduler) perform(j *job) {
 	if j.charged != nil {
 		s.slots.done(j)
 	}
+	failed := out.failure != nil || out.err != nil
+	if failed {
+		for _, sub := range subs {
+			sub.req.jobs.hold()
+		}
+	}
 	s.dispatchLocked()
 	s.mu.Unlock()
+	j.hasBegun()
 	j.cancel()
 	// Everything has stopped before anybody hears of the end.
 	j.feed.close()
 	for _, sub := range subs {
-		sub.req.inbox.post(notice{goal: sub.goal, sub: sub, out: &out})
+		sub.req.inbox.post(notice{goal: sub.goal, sub: sub, out: &out, held: failed})
 	}
+}
+
+func (s *Scheduler) isRunning(j *job) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return j.state == jobRunning
 }
 
 // guarded turns a panic into an error of those who wait for the job.
