@@ -13,7 +13,7 @@ type jsonSyntax struct {
 	at           int
 	line, column int
 	before       int    // column before the last byte, when that was the end of a line
-	token        []byte // what has been read of the present token
+	token        []byte // what has been read since the beginning of the last string or number
 	problem      string // of the present token, when it is none
 }
 
@@ -50,6 +50,11 @@ func jsonProblem(text string) string {
 // document reads the whole text. It holds the nesting itself, so that depth costs a byte each.
 func (s *jsonSyntax) document() string {
 	var nesting []byte
+	if strings.HasPrefix(s.text, "\ufeff") {
+		for range len("\ufeff") {
+			s.get()
+		}
+	}
 	token := s.next()
 	if token == tokenEnd && s.at == 1 {
 		return "attempting to parse an empty input; check that your input string or stream contains the expected JSON"
@@ -198,7 +203,6 @@ func (s *jsonSyntax) bad(problem string) string {
 func (s *jsonSyntax) next() string {
 	var c int
 	for {
-		s.token = s.token[:0]
 		if c = s.get(); c != ' ' && c != '\t' && c != '\n' && c != '\r' {
 			break
 		}
@@ -225,8 +229,10 @@ func (s *jsonSyntax) next() string {
 	case 'n':
 		return s.literal("ull", tokenNull)
 	case '"':
+		s.token = append(s.token[:0], '"')
 		return s.str()
 	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		s.token = append(s.token[:0], byte(c))
 		return s.number(c)
 	}
 	return s.bad("invalid literal")
