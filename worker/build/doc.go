@@ -19,8 +19,8 @@
 //
 // A job passes through steps, each a function of its own: inputs, output locks (shared with foreign processes), a
 // second look whether the outputs exist, build user, build directory, scratch paths, environment, the builder itself
-// (package sandbox), and the registration of what it made: ownership, metadata, references, content addresses, checks,
-// one transaction.
+// (package sandbox), the registration of what it made (ownership, metadata, references, content addresses, checks,
+// one transaction), and the administrator's post-build hook.
 //
 // # Texts
 //
@@ -30,6 +30,7 @@
 //
 // # Lock order
 //
-// Scheduler.mu, then the mutex of a job's feed or of a request's inbox. No lock is held while a store, a process or a
+// Scheduler.mu, then the mutex of a job's feed or of a request's inbox; a feed's, then that of a request's [jobLog].
+// But for these two, which hold while a client takes what it is told, no lock is held while a store, a process or a
 // client is waited for.
 package build

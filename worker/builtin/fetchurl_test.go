@@ -211,7 +211,6 @@ func TestFetchFile(t *testing.T) {
 	}
 }
 
-// An output that is a link is not written through.
 // TestFetchNothingBegins: of a file that cannot be opened, or of what no request is made for, no download is told.
 func TestFetchNothingBegins(t *testing.T) {
 	for _, u := range []string{"file:///no/such/file", "gopher://h/", "http:///"} {
@@ -221,6 +220,7 @@ func TestFetchNothingBegins(t *testing.T) {
 	}
 }
 
+// An output that is a link is not written through.
 func TestFetchOutputIsLink(t *testing.T) {
 	top := plant(t, map[string]string{"victim": "safe", "out": "->TOP/victim", "src": "evil"})
 	job := fetch("file://" + top + "/src")
