@@ -69,7 +69,11 @@ type Hasher struct {
 // output paths out: so it is for computing those; inputs are hashed with
 // theirs.
 func (h *Hasher) Modulo(ctx context.Context, d *Derivation, maskOutputs bool) (Modulo, error) {
-	return h.modulo(ctx, d, maskOutputs, make(map[storepath.Path]bool))
+	w := &moduloWalk{Hasher: h, known: make(map[storepath.Path]Modulo), active: make(map[storepath.Path]bool)}
+	if err := w.hashInputs(ctx, d); err != nil {
+		return Modulo{}, err
+	}
+	return w.modulo(d, maskOutputs)
 }
 
 // StaticOutputHashes gives the hashes by which releases before 2.35 key the
@@ -79,27 +83,124 @@ func (h *Hasher) StaticOutputHashes(ctx context.Context, d *Derivation) (map[str
 	return m.Outputs, err
 }
 
-func (h *Hasher) modulo(ctx context.Context, d *Derivation, mask bool, active map[storepath.Path]bool) (Modulo, error) {
+// moduloWalk is one computation. It goes through the inputs without recursion,
+// since clients decide how long a chain of derivations is, and keeps all that it
+// has met: a Memo that forgets in the middle would have it begin again and again.
+type moduloWalk struct {
+	*Hasher
+	known  map[storepath.Path]Modulo
+	active map[storepath.Path]bool // being hashed: only a store that was tampered with has cycles
+	stack  []moduloStep
+}
+
+// moduloStep is a derivation whose inputs are being hashed.
+type moduloStep struct {
+	path   storepath.Path // zero for the one that was asked for
+	drv    *Derivation
+	inputs []storepath.Path // still to be looked at
+}
+
+// hashInputs makes the hashes of all inputs known.
+func (w *moduloWalk) hashInputs(ctx context.Context, d *Derivation) error {
+	if err := w.push(storepath.Path{}, d); err != nil {
+		return err
+	}
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		top := &w.stack[len(w.stack)-1]
+		if last := len(top.inputs) - 1; last >= 0 {
+			p := top.inputs[last]
+			top.inputs = top.inputs[:last]
+			if err := w.enter(ctx, p); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(w.stack) == 1 {
+			return nil
+		}
+		if err := w.leave(); err != nil {
+			return err
+		}
+	}
+}
+
+// push begins a derivation. A fixed-output one needs no inputs.
+func (w *moduloWalk) push(p storepath.Path, d *Derivation) error {
+	t, err := d.Type()
+	if err != nil {
+		return err
+	}
+	step := moduloStep{path: p, drv: d}
+	if !t.IsFixed {
+		step.inputs = make([]storepath.Path, 0, len(d.InputDrvs))
+		for input := range d.InputDrvs {
+			step.inputs = append(step.inputs, input)
+		}
+	}
+	w.stack = append(w.stack, step)
+	return nil
+}
+
+// enter begins a derivation in the store, unless its hash is known.
+func (w *moduloWalk) enter(ctx context.Context, p storepath.Path) error {
+	if _, ok := w.known[p]; ok {
+		return nil
+	}
+	if hash, ok := w.Memo.get(p); ok {
+		w.known[p] = hash
+		return nil
+	}
+	if w.active[p] {
+		return fmt.Errorf("cycle detected in the inputs of derivation '%s'", w.Dir.Print(p))
+	}
+	if w.Load == nil {
+		return fmt.Errorf("read derivation '%s': no store to read it from", w.Dir.Print(p))
+	}
+	d, err := w.Load(ctx, p)
+	if err != nil {
+		return err
+	}
+	w.active[p] = true
+	return w.push(p, d)
+}
+
+// leave ends the derivation on top, whose inputs are known.
+func (w *moduloWalk) leave() error {
+	top := w.stack[len(w.stack)-1]
+	w.stack[len(w.stack)-1] = moduloStep{}
+	w.stack = w.stack[:len(w.stack)-1]
+	hash, err := w.modulo(top.drv, false)
+	if err != nil {
+		return err
+	}
+	delete(w.active, top.path)
+	w.known[top.path] = hash
+	w.Memo.put(top.path, hash)
+	return nil
+}
+
+// modulo hashes a derivation whose inputs are known.
+func (w *moduloWalk) modulo(d *Derivation, mask bool) (Modulo, error) {
 	t, err := d.Type()
 	if err != nil {
 		return Modulo{}, err
 	}
 	if t.IsFixed {
-		return h.fixed(d)
+		return w.fixed(d)
 	}
 	result := Modulo{Deferred: !t.IsDeferred && !t.HasKnownOutputPaths}
 	inputs := make(map[string]*InputOutputs, len(d.InputDrvs))
 	for p, in := range d.InputDrvs {
-		input, err := h.input(ctx, p, active)
-		if err != nil {
-			return Modulo{}, err
-		}
+		input := w.known[p]
 		result.Deferred = result.Deferred || input.Deferred
 		if err := addInput(inputs, input, in, d.Name); err != nil {
 			return Modulo{}, err
 		}
 	}
-	text, err := d.Unparse(h.Dir, mask, inputs)
+	text, err := d.Unparse(w.Dir, mask, inputs)
 	if err != nil {
 		return Modulo{}, err
 	}
@@ -142,29 +243,4 @@ func addInput(inputs map[string]*InputOutputs, input Modulo, in *InputOutputs, d
 		merged.Outputs = sortedSet(append(merged.Outputs, name))
 	}
 	return nil
-}
-
-// input gives the hash of a derivation in the store. active holds those being
-// hashed: only a store that was tampered with has cycles.
-func (h *Hasher) input(ctx context.Context, p storepath.Path, active map[storepath.Path]bool) (Modulo, error) {
-	if hash, ok := h.Memo.get(p); ok {
-		return hash, nil
-	}
-	if active[p] {
-		return Modulo{}, fmt.Errorf("cycle detected in the inputs of derivation '%s'", h.Dir.Print(p))
-	}
-	if h.Load == nil {
-		return Modulo{}, fmt.Errorf("read derivation '%s': no store to read it from", h.Dir.Print(p))
-	}
-	d, err := h.Load(ctx, p)
-	if err != nil {
-		return Modulo{}, err
-	}
-	active[p] = true
-	hash, err := h.modulo(ctx, d, false, active)
-	delete(active, p)
-	if err == nil {
-		h.Memo.put(p, hash)
-	}
-	return hash, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -247,5 +248,67 @@ func TestStaticOutputHashes(t *testing.T) {
 	text, _ := d.Unparse(dir, true, map[string]*InputOutputs{})
 	if want := nixhash.Of(nixhash.SHA256, text); hashes["out"] != want || err != nil {
 		t.Errorf("got %v, %v, want %v", hashes, err, want)
+	}
+}
+
+// ladder is a store of derivations in layers of two, each of which needs both of the layer below: the ways through it
+// double with every layer. It gives the last one, too.
+func ladder(t testing.TB, layers int) (*drvStore, *Derivation) {
+	t.Helper()
+	s := newStore(t)
+	inputs := map[storepath.Path]*InputOutputs{}
+	var d *Derivation
+	for i := range layers {
+		next := map[storepath.Path]*InputOutputs{}
+		for _, side := range []string{"a", "b"} {
+			d = &Derivation{BasicDerivation: BasicDerivation{
+				Name: fmt.Sprintf("%s%d", side, i), Platform: "x", Builder: "y",
+				Outputs: map[string]Output{"out": {Kind: Deferred}},
+			}, InputDrvs: inputs}
+			p, err := d.Path(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.drvs[p] = d
+			next[p] = &InputOutputs{Outputs: []string{"out"}}
+		}
+		inputs = next
+	}
+	return s, d
+}
+
+// A memo that is too small for the inputs costs one pass over them, not one for each way through them.
+func TestModuloWithForgetfulMemo(t *testing.T) {
+	s, d := ladder(t, 60)
+	h := &Hasher{Dir: dir, Load: s.load, Memo: NewMemo(10)}
+	m, err := h.Modulo(t.Context(), d, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.reads > len(s.drvs) {
+		t.Errorf("%d derivations were read of %d", s.reads, len(s.drvs))
+	}
+	want, err := (&Hasher{Dir: dir, Load: s.load, Memo: NewMemo(1000)}).Modulo(t.Context(), d, true)
+	if err != nil || m.Outputs["out"] != want.Outputs["out"] {
+		t.Errorf("hash modulo %v, with a large memo %v (%v)", m, want, err)
+	}
+}
+
+// The stack does not grow with the length of a chain of inputs, which clients decide on: overflow ends the process.
+func TestModuloOfLongChain(t *testing.T) {
+	const limit = 4 << 20
+	defer debug.SetMaxStack(debug.SetMaxStack(limit))
+	s, d := ladder(t, 10_000)
+	if _, err := s.hasher().Modulo(t.Context(), d, true); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestModuloEndsWithContext(t *testing.T) {
+	s, d := ladder(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.hasher().Modulo(ctx, d, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
 	}
 }
