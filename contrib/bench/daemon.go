@@ -29,14 +29,13 @@ type daemon struct {
 }
 
 // start runs a daemon on a fresh store and waits for its first answer.
-func start(ctx context.Context, binary string) (*daemon, error) {
-	dir, err := os.MkdirTemp("", "nixbench")
+func start(ctx context.Context, scratch *scratch, binary string) (*daemon, error) {
+	dir, err := os.MkdirTemp(scratch.dir, "")
 	if err != nil {
 		return nil, err
 	}
 	d := &daemon{dir: dir}
 	if err := d.launch(ctx, binary); err != nil {
-		os.RemoveAll(dir)
 		return nil, err
 	}
 	return d, nil
@@ -50,7 +49,8 @@ max-jobs = 2
 `
 
 func (d *daemon) launch(ctx context.Context, binary string) error {
-	for _, sub := range []string{"etc", "home"} {
+	// Without a state directory upstream takes another daemon to be the store: itself.
+	for _, sub := range []string{"etc", "home", "var"} {
 		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o755); err != nil {
 			return err
 		}
@@ -132,8 +132,7 @@ func (d *daemon) stop() {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	d.cmd.Wait()
 	d.logged.Close()
-	exec.Command("chmod", "-R", "u+w", d.dir).Run()
-	os.RemoveAll(d.dir)
+	dropLarge(d.dir)
 }
 
 // ticksPerSecond is the unit of times in /proc (proc(5)); Linux has used 100
@@ -201,17 +200,17 @@ func statFields(pid int) []string {
 	return strings.Fields(string(data)[at+1:])
 }
 
-// command runs a program of the upstream client beside which this daemon's
-// binary lies, against the daemon or directly.
-func (d *daemon) command(ctx context.Context, binary, remote string, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(binary), args[0]), args[1:]...)
-	cmd.Env = append(append([]string{}, d.env...), programEnv(binary)...)
+// command runs an upstream program on the daemon's store, through the daemon or
+// directly.
+func (d *daemon) command(ctx context.Context, program, remote string, args ...string) error {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(append([]string{}, d.env...), programEnv(program)...)
 	cmd.Env = append(cmd.Env, "NIX_REMOTE="+remote)
 	cmd.Stdout = io.Discard
 	out := &strings.Builder{}
 	cmd.Stderr = out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+		return fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, out)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@
 // whole process tree.
 //
 //	bench -ours ./nix-daemon -theirs /path/a/nix-daemon,/path/b/nix-daemon
+//
+// The script run beside it builds ours and finds the others.
 package main
 
 import (
@@ -50,13 +52,22 @@ func run(ctx context.Context, ours, theirs, only string, rounds int, quick bool)
 	if quick {
 		scale = 10
 	}
+	scratch, err := newScratch(daemons[1:])
+	if err != nil {
+		return err
+	}
+	defer scratch.remove()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	header(out, daemons)
 	for _, w := range workloads {
 		if !wanted.MatchString(w.name) {
 			continue
 		}
-		results, err := alternate(ctx, w, daemons, rounds, scale)
+		if w.needsClient && scratch.client == "" {
+			fmt.Fprintf(os.Stderr, "bench: %s: skipped, no nix-instantiate beside another daemon\n", w.name)
+			continue
+		}
+		results, err := alternate(ctx, w, scratch, daemons, rounds, scale)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
@@ -86,11 +97,11 @@ type result struct {
 }
 
 // alternate runs a workload on each daemon in turn, rounds times.
-func alternate(ctx context.Context, w workload, daemons []string, rounds, scale int) ([][]result, error) {
+func alternate(ctx context.Context, w workload, scratch *scratch, daemons []string, rounds, scale int) ([][]result, error) {
 	results := make([][]result, len(daemons))
 	for range rounds {
 		for i, binary := range daemons {
-			r, err := once(ctx, w, binary, scale)
+			r, err := once(ctx, w, scratch, binary, scale)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", binary, err)
 			}

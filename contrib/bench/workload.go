@@ -9,6 +9,8 @@ import (
 type workload struct {
 	name, unit   string
 	lessIsBetter bool
+	// needsClient: there must be programs of an upstream client.
+	needsClient bool
 	// prepare fills the store; it is not timed. Nil: nothing to do.
 	prepare func(*bench) error
 	// run does the work. Its result is how many operations it was.
@@ -20,22 +22,23 @@ type workload struct {
 // bench is one run of a workload on one daemon.
 type bench struct {
 	*daemon
-	ctx   context.Context
-	scale int
-	state any
+	scratch *scratch
+	ctx     context.Context
+	scale   int
+	state   any
 }
 
 // n scales a count down for quick runs.
 func (b *bench) n(count int) int { return max(1, count/b.scale) }
 
 // once starts a daemon, prepares its store, and times the work.
-func once(ctx context.Context, w workload, binary string, scale int) (result, error) {
-	d, err := start(ctx, binary)
+func once(ctx context.Context, w workload, scratch *scratch, binary string, scale int) (result, error) {
+	d, err := start(ctx, scratch, binary)
 	if err != nil {
 		return result{}, err
 	}
 	defer d.stop()
-	b := &bench{daemon: d, ctx: ctx, scale: scale}
+	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: scale}
 	if w.prepare != nil {
 		if err := w.prepare(b); err != nil {
 			return result{}, err
@@ -93,6 +96,7 @@ var workloads = []workload{
 	{name: "chain of 60", unit: "/s", prepare: chain(60), run: builds(2)},
 	{name: "8 clients with 40 builds each", unit: "/s", prepare: derivations(320), run: clientsBuild(8)},
 	{name: "300 outputs already valid", unit: "/s", prepare: built(300), run: builds(2)},
+	{name: "2,000 derivations by a client, daemon / direct", unit: "ratio", lessIsBetter: true, needsClient: true, run: instantiate, read: stored},
 }
 
 func nothing(*bench) (float64, error) { return 1, nil }
