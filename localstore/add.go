@@ -143,6 +143,12 @@ func (a *adding) replace(st *Staging, name string) error {
 	if err != nil {
 		return err
 	}
+	if exists && a.opts.Repair && a.s.opts.tracksDurability() {
+		// The row is an old one: nobody would verify what it stands for after a power cut.
+		if err := st.dir.SyncFS(); err != nil {
+			return err
+		}
+	}
 	if exists {
 		err = st.dir.Exchange(name, a.h.root, a.path.Base())
 	} else {

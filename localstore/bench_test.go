@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/nixhash"
@@ -366,5 +367,22 @@ func BenchmarkVerifyContents(b *testing.B) {
 		if bad, err := s.Verify(context.Background(), VerifyOptions{CheckContents: true}); bad || err != nil {
 			b.Fatal(bad, err)
 		}
+	}
+}
+
+// BenchmarkAddTextSynced adds texts one by one while nothing, or all of it, is synced in the background.
+func BenchmarkAddTextSynced(b *testing.B) {
+	for name, every := range map[string]time.Duration{"off": -1, "every=5s": 5 * time.Second, "every=500ms": 500 * time.Millisecond} {
+		b.Run(name, func(b *testing.B) {
+			s := open(b, func(o *Options) { o.SyncEvery = every })
+			var longest time.Duration
+			for i := 0; b.Loop(); i++ {
+				start := time.Now()
+				addText(b, s, "text", benchText(i))
+				longest = max(longest, time.Since(start))
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "texts/s")
+			b.ReportMetric(float64(longest.Microseconds())/1000, "longest-ms")
+		})
 	}
 }

@@ -13,6 +13,13 @@
 // leaves garbage on disk, never a lie in the database: garbage is in the way of nobody, since whoever adds the
 // path removes it under the path's lock.
 //
+// # Durability
+//
+// Against the death of a process this order is enough. Against a power cut it is not, since the disk may have
+// the row and not the files. So everything is synced in the background, seconds after a registration
+// (Options.SyncEvery), and a mark in the state directory says how far. [Open] verifies what lies beyond it if the
+// machine was restarted since: the last seconds may be missing, never wrong.
+//
 // # Order of locks
 //
 // A temporary root before a path lock, a path lock before the database. The lock gc.lock is held for moments, while

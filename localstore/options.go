@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"path/filepath"
+	"time"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -44,6 +45,12 @@ type Options struct {
 	FsyncStorePaths bool
 	// SyncBeforeRegistering syncs the whole file system before each registration.
 	SyncBeforeRegistering bool
+	// SyncEvery is how long after a registration the file systems are synced at the latest, in the background, so that
+	// a power cut damages nothing that was registered before: what came later is verified when the store is opened
+	// after a restart of the machine. Zero means 5 s; negative neither syncs nor verifies.
+	SyncEvery time.Duration
+	// SyncBytes is after how many bytes registered that happens sooner; zero means 1 GiB.
+	SyncBytes int64
 	// CaseHack renames entries that differ in case alone (setting use-case-hack).
 	CaseHack bool
 	// IgnoredACLs are extended attributes that store objects may keep.
@@ -64,6 +71,8 @@ const (
 	defaultCacheSize     = 65536
 	defaultNarBufferSize = 32 << 20
 	defaultReservedSpace = 8 << 20
+	defaultSyncEvery     = 5 * time.Second
+	defaultSyncBytes     = 1 << 30
 )
 
 // DefaultOptions are upstream's defaults for the store at /nix/store.
@@ -96,6 +105,12 @@ func (o Options) withDefaults() Options {
 	if o.NarBufferSize == 0 {
 		o.NarBufferSize = defaultNarBufferSize
 	}
+	if o.SyncEvery == 0 {
+		o.SyncEvery = defaultSyncEvery
+	}
+	if o.SyncBytes == 0 {
+		o.SyncBytes = defaultSyncBytes
+	}
 	if o.Log == nil {
 		o.Log = func(activity.Level, string) {}
 	}
@@ -113,3 +128,6 @@ func (o *Options) dbDir() string { return filepath.Join(o.StateDir, "db") }
 func (o *Options) tempRootsDir() string { return filepath.Join(o.StateDir, "temproots") }
 
 func (o *Options) rootsDir() string { return filepath.Join(o.StateDir, "gcroots") }
+
+// tracksDurability tells whether the store is synced, and verified after a restart of the machine.
+func (o *Options) tracksDurability() bool { return !o.ReadOnly && o.SyncEvery > 0 }

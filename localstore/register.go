@@ -68,7 +68,15 @@ func (s *Store) register(ctx context.Context, h *handle, infos []*pathinfo.Info,
 	if err != nil {
 		return err
 	}
+	s.syncs.registered(sizeOf(infos))
 	return s.step("registered")
+}
+
+func sizeOf(infos []*pathinfo.Info) (bytes int64) {
+	for _, info := range infos {
+		bytes += int64(min(info.NarSize, 1<<40))
+	}
+	return bytes
 }
 
 // rows makes the database's rows, and checks what needs no database.

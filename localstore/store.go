@@ -23,6 +23,8 @@ type Store struct {
 	locks *pathlock.Table
 	drvs  *drvCache
 	memo  *derivation.Memo
+	boot  string  // of the machine; empty if unknown
+	syncs *syncer // nil if nothing is synced in the background
 
 	refresh sync.Mutex // held while the handle is replaced
 	current atomic.Pointer[handle]
@@ -36,15 +38,31 @@ type Store struct {
 }
 
 // Open opens the store, creating what is missing of its directories and database, and waits for another process
-// that upgrades it. Close it in the end.
+// that upgrades it. If the machine was restarted, it verifies what was registered shortly before, see
+// Options.SyncEvery. Close it in the end.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{opts: o, locks: pathlock.New(), drvs: newDrvCache(), memo: derivation.NewMemo(memoSize), roots: make(map[*TempRoots]struct{})}
+	boot, err := bootID()
+	if err != nil {
+		o.Log(activity.Warn, fmt.Sprintf("cannot tell restarts of the machine: %v", err))
+	}
+	s := &Store{opts: o, boot: boot, locks: pathlock.New(), drvs: newDrvCache(), memo: derivation.NewMemo(memoSize), roots: make(map[*TempRoots]struct{})}
 	h, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
+	unsynced, err := s.checkDurable(ctx, h)
+	if err != nil {
+		h.release()
+		return nil, err
+	}
 	s.current.Store(h)
+	if o.tracksDurability() {
+		s.syncs = startSyncer(&s.opts, func() error { return s.makeDurable(context.Background()) })
+	}
+	if unsynced {
+		s.syncs.registered(0)
+	}
 	return s, nil
 }
 
@@ -180,14 +198,20 @@ func (s *Store) Refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reopen store: %w", err)
 	}
+	if _, err := s.checkDurable(ctx, fresh); err != nil {
+		fresh.release()
+		return fmt.Errorf("reopen store: %w", err)
+	}
 	s.drvs.clear()
 	s.current.Store(fresh)
 	h.release()
+	s.syncs.registered(0)
 	return nil
 }
 
 // Close closes the store when everything that uses it has ended. It must be called once.
 func (s *Store) Close() error {
+	s.syncs.close()
 	h := s.current.Load()
 	h.release()
 	<-h.done

@@ -52,8 +52,9 @@ type DB struct {
 	log     func(string)
 	bigLock *os.File // nil if read-only
 	opened  unix.Stat_t
-	byHash  bool // the tables of realisations keyed by hash exist
-	byPath  bool // the table of realisations keyed by path exists
+	born    int64 // birth time of db.sqlite, 0 if unknown
+	byHash  bool  // the tables of realisations keyed by hash exist
+	byPath  bool  // the table of realisations keyed by path exists
 	writer  *writer
 	keeper  *keeper
 	changes *changeWatch
@@ -88,6 +89,7 @@ func Open(ctx context.Context, opts Options) (_ *DB, err error) {
 	if err := unix.Stat(db.file, &db.opened); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", db.file, err)
 	}
+	db.born = birthTime(db.file)
 	return db, nil
 }
 

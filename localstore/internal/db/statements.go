@@ -30,7 +30,9 @@ const (
 	stmtQueryOutputs
 	stmtQueryHashPart
 	stmtQueryDataVersion
+	stmtQueryLastID
 	stmtListPaths
+	stmtListRowsBeyond
 	stmtListNodes
 	stmtListEdges
 	stmtListOutputs
@@ -74,7 +76,9 @@ var statementFiles = [stmtCount]string{
 	stmtQueryOutputs:            "query_outputs",
 	stmtQueryHashPart:           "query_hash_part",
 	stmtQueryDataVersion:        "query_data_version",
+	stmtQueryLastID:             "query_last_id",
 	stmtListPaths:               "list_paths",
+	stmtListRowsBeyond:          "list_rows_beyond",
 	stmtListNodes:               "list_nodes",
 	stmtListEdges:               "list_edges",
 	stmtListOutputs:             "list_outputs",

@@ -1,0 +1,106 @@
+package db
+
+import (
+	"context"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// Row numbers are never given out twice (autoincrement), so they tell what was registered after what, whoever did it.
+
+// Inode identifies the opened file of the database: its inode number, and when that was made in nanoseconds since
+// 1970, 0 where the file system does not tell.
+func (db *DB) Inode() (number uint64, born int64) { return db.opened.Ino, db.born }
+
+// LastID returns the largest number that a row ever had, whether it still exists or not; 0 if there was none.
+func (db *DB) LastID(ctx context.Context) (id int64, err error) {
+	err = db.read(ctx, func(c *conn) error {
+		id = 0
+		return c.each(stmtQueryLastID, nil, func(s *sqlite.Stmt) error {
+			id = s.ColumnInt64(0)
+			return nil
+		})
+	})
+	return id, err
+}
+
+// PathOf returns the path of the row with that number, empty if there is no such row.
+func (db *DB) PathOf(ctx context.Context, id int64) (path string, err error) {
+	err = db.read(ctx, func(c *conn) error {
+		path = ""
+		return c.each(stmtQueryName, id, func(s *sqlite.Stmt) error {
+			path = s.ColumnText(0)
+			return nil
+		})
+	})
+	return path, err
+}
+
+// RowsBeyond returns the first rows, at most limit, whose numbers are larger than id, in the order of their numbers. Only
+// ID, Path, Hash and NarSize are filled in.
+func (db *DB) RowsBeyond(ctx context.Context, id int64, limit int) (rows []PathRow, err error) {
+	err = db.read(ctx, func(c *conn) error {
+		rows = nil
+		s, err := c.stmt(stmtListRowsBeyond)
+		if err != nil {
+			return err
+		}
+		defer s.Reset()
+		s.BindInt64(1, id)
+		s.BindInt64(2, int64(limit))
+		for {
+			more, err := s.Step()
+			if err != nil || !more {
+				return err
+			}
+			rows = append(rows, PathRow{
+				ID: s.ColumnInt64(0), Path: s.ColumnText(1), Hash: s.ColumnText(2), NarSize: uint64(s.ColumnInt64(3)),
+			})
+		}
+	})
+	return rows, err
+}
+
+// InvalidateWithReferrers removes the given rows, as far as the paths still have the same numbers, and all that refer to
+// them directly or indirectly. It returns the paths that were removed, the given ones first.
+func (tx *Tx) InvalidateWithReferrers(rows []PathRow) ([]string, error) {
+	seen := make(map[string]struct{}, len(rows))
+	var doomed []string
+	add := func(path string) {
+		if _, ok := seen[path]; !ok {
+			seen[path] = struct{}{}
+			doomed = append(doomed, path)
+		}
+	}
+	for i := range rows {
+		id, found, err := tx.PathID(rows[i].Path)
+		if err != nil {
+			return nil, err
+		}
+		if found && id == rows[i].ID {
+			add(rows[i].Path)
+		}
+	}
+	for i := 0; i < len(doomed); i++ {
+		referrers, err := tx.Referrers(doomed[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range referrers {
+			add(r)
+		}
+	}
+	return doomed, tx.removeRows(doomed)
+}
+
+// removeRows removes rows that nothing else refers to. Their references go first, so their order does not matter.
+func (tx *Tx) removeRows(paths []string) error {
+	for _, id := range []statement{stmtDeleteReferences, stmtDeletePath} {
+		for _, path := range paths {
+			if _, err := tx.change(id, func(s *sqlite.Stmt) { s.BindText(1, path) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
