@@ -262,6 +262,10 @@ func TestKeyErrorsAreUpstreams(t *testing.T) {
 		{signature, "x", "signature is corrupt"},
 		{signature, ":YWJj", "signature is corrupt"},
 		{signature, "x:=", "signature is corrupt"},
+		{signature, "x y:YWJj", "signature is corrupt"},
+		{signature, "x\ny:YWJj", "signature is corrupt"},
+		{signature, "x\u00a0y:YWJj", "signature is corrupt"},
+		{signature, "x\x00:YWJj", "signature is corrupt"},
 		{signature, "x:a b", "invalid character in Base64 string: ' '"},
 	}
 	for _, tt := range tests {

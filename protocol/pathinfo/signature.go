@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode"
 
 	"nixdaemon/protocol/nixhash"
 )
@@ -14,14 +15,18 @@ import (
 // [ParseSignature].
 type Signature string
 
-// ParseSignature reads a signature: a non-empty key name and a base64 text
-// that is not empty once decoded. The length of the signature is not checked
+// ParseSignature reads a signature: a non-empty key name without spaces and a
+// base64 text that is not empty once decoded. The length of the signature is not checked
 // here, as a key of an unknown kind may have made it. The result is in the
 // spelling that writers use (libutil/signature/local-keys.cc).
 func ParseSignature(s string) (Signature, error) {
 	name, data, err := parseColonBase64(s, "signature")
 	if err != nil {
 		return "", err
+	}
+	// Databases separate signatures by spaces and narinfos by lines: such a name would make what others read corrupt.
+	if strings.ContainsFunc(name, func(c rune) bool { return unicode.IsSpace(c) || c == 0 }) {
+		return "", errors.New("signature is corrupt")
 	}
 	return joinSignature(name, data, s), nil
 }
