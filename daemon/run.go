@@ -27,6 +27,9 @@ func Main(ctx context.Context) int {
 	if err == nil {
 		err = runMode(ctx, cfg)
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		err = nil // told to stop before there was anything to stop
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		var usage *settings.UsageError
