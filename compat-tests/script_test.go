@@ -79,6 +79,9 @@ func TestScriptsNotice(t *testing.T) {
 	if !t.Run("old", got.run(file)) {
 		return
 	}
+	if len(want.transcript.steps) == 0 {
+		t.Skip("its parts are left out by -run")
+	}
 	var failures failureCounter
 	got.transcript.compare(&failures, &want.transcript)
 	if failures.n == 0 {
