@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"nixdaemon/localstore"
@@ -115,7 +116,12 @@ func (c *conn) addToStoreNar(ctx context.Context) error {
 	if !c.o.Trusted {
 		req.Info.Ultimate = false
 	}
-	add := func(data io.Reader) error { return c.o.Store.AddNAR(ctx, req.Info, data, o) }
+	add := func(data io.Reader) error {
+		if err := c.checkSignatures(req.Info.Sigs); err != nil {
+			return err
+		}
+		return c.o.Store.AddNAR(ctx, req.Info, data, o)
+	}
 	return c.work(func() error {
 		switch {
 		case c.in.Version.AtLeast(23):
@@ -164,6 +170,9 @@ func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o locals
 		if errors.Is(err, io.EOF) { // fewer than were announced
 			err = io.ErrUnexpectedEOF
 		}
+		if err == nil {
+			err = c.checkSignatures(info.Sigs)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -181,7 +190,33 @@ func (c *conn) addSignatures(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.work(func() error { return c.o.Store.AddSignatures(ctx, p, sigs) }, c.one)
+	return c.work(func() error {
+		if !c.o.Trusted && c.forward == nil {
+			info, err := c.o.Store.PathInfo(ctx, p)
+			if err != nil {
+				return err
+			}
+			if err := c.checkSignatures(slices.Concat(info.Sigs, sigs)); err != nil {
+				return err
+			}
+		}
+		return c.o.Store.AddSignatures(ctx, p, sigs)
+	}, c.one)
+}
+
+// maxSignatures bounds, in bytes, what untrusted clients make a path's
+// signatures: everybody who asks for the path gets them all. Some hundred fit.
+const maxSignatures = 64 << 10
+
+func (c *conn) checkSignatures(sigs []pathinfo.Signature) error {
+	size := 0
+	for _, sig := range sigs {
+		size += len(sig)
+	}
+	if size > maxSignatures && !c.o.Trusted {
+		return refuseSignatures
+	}
+	return nil
 }
 
 // addBuildLog takes the log off the stream even when it is refused: upstream

@@ -10,6 +10,7 @@ import (
 
 const (
 	refuseLogs         refusal = "you are not privileged to add logs"
+	refuseSignatures   refusal = "you are not privileged to add so many signatures"
 	refuseVerifyRepair refusal = "you are not privileged to repair paths"
 )
 

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,22 @@ func unsigned(w *world) addition {
 	return addition{w.infoOf("unsigned", archive, false), archive}
 }
 
+func manySignatures() []string {
+	sigs := make([]string, maxSignatures/90)
+	for i := range sigs {
+		sigs[i] = fmt.Sprintf("key-%d:", i) + strings.Repeat("A", 86) + "=="
+	}
+	return sigs
+}
+
+func manilySigned(w *world, to *protocol.Writer) (*pathinfo.Info, string) {
+	info, archive := newNAR(w, to.Version)
+	for _, sig := range manySignatures() {
+		info.Sigs = append(info.Sigs, pathinfo.Signature(sig))
+	}
+	return info, archive
+}
+
 // TestTrust has a line for each request that depends on trust: what becomes of
 // it for those who have it and for those who do not. No text is success.
 func TestTrust(t *testing.T) {
@@ -84,6 +101,21 @@ func TestTrust(t *testing.T) {
 		"signatures": {op: protocol.OpAddSignatures, request: func(w *world, to *protocol.Writer) {
 			aFile(w, to)
 			to.Strings([]string{"key:" + strings.Repeat("A", 86) + "=="})
+		}},
+		"many signatures": {op: protocol.OpAddSignatures, untrusted: string(refuseSignatures), request: func(w *world, to *protocol.Writer) {
+			aFile(w, to)
+			to.Strings(manySignatures())
+		}},
+		"added with many signatures": {op: protocol.OpAddToStoreNar, untrusted: string(refuseSignatures), request: func(w *world, to *protocol.Writer) {
+			info, archive := manilySigned(w, to)
+			to.AddToStoreNar(protocol.AddToStoreNarRequest{Info: info})
+			frames(archive)(to)
+		}},
+		"several added with many signatures": {op: protocol.OpAddMultipleToStore, untrusted: string(refuseSignatures), request: func(w *world, to *protocol.Writer) {
+			info, archive := manilySigned(w, to)
+			to.Bool(false)
+			to.Bool(false)
+			frames(entries(w, 1, addition{info, archive}))(to)
 		}},
 		"optimise": {op: protocol.OpOptimiseStore, request: nothing},
 		"unsigned": {op: protocol.OpAddToStoreNar, untrusted: lacksSignature, request: func(w *world, to *protocol.Writer) {
