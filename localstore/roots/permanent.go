@@ -144,7 +144,7 @@ func (w *walker) link(dir int, name, path string) error {
 	switch err {
 	case nil:
 		if w.isInStore(second) {
-			w.root(target, second)
+			w.root(w.label(target, second), second)
 		}
 		return nil
 	case unix.EINVAL: // exists and is no link
@@ -156,6 +156,15 @@ func (w *walker) link(dir int, name, path string) error {
 		return nil
 	}
 	return fmt.Errorf("read root \"%s\": %w", target, err)
+}
+
+// label is the name of an indirect root. Links of /proc tell what other people's programs use, which is not for everybody
+// to see; that it is a root does no harm.
+func (w *walker) label(target, text string) string {
+	if w.Censor && isOfProc(target, text) {
+		return Censored
+	}
+	return target
 }
 
 // removeStale removes a link whose target is gone. The target may come back meanwhile, and whoever made it may have
@@ -171,7 +180,7 @@ func (w *walker) removeStale(dir int, name, path, target string) {
 			w.info("cannot restore root \"%s\": %v", path, err)
 		}
 		if w.isInStore(second) {
-			w.root(target, second)
+			w.root(w.label(target, second), second)
 		}
 	}
 }
