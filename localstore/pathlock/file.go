@@ -123,7 +123,8 @@ func checkFresh(path string, fd int) (bool, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false, &openError{path, unix.EINVAL}
 	}
-	if st.Size == 0 {
+	// A builder that may write beside the paths could have made it a name of an empty file of the store, to have it marked.
+	if st.Size == 0 && st.Nlink <= 1 {
 		return true, nil
 	}
 	if unix.Lstat(path, &named) == nil && named.Dev == st.Dev && named.Ino == st.Ino {

@@ -190,6 +190,29 @@ func TestStaleFileThatKeptItsName(t *testing.T) {
 	}
 }
 
+// A lock file that is another file, too, would have that one marked when it is deleted.
+func TestLockFileThatIsAnotherFile(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "a"), filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(victim, path+".lock"); err != nil {
+		t.Fatal(err)
+	}
+	held, err := New().Lock(t.Context(), []string{path}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held.SetDeletion(true)
+	if err := held.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(victim); err != nil || len(text) != 0 {
+		t.Errorf("the other file has %q, %v", text, err)
+	}
+}
+
 func TestRefusesWhatIsNoLockFile(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")
