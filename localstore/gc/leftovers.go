@@ -102,7 +102,10 @@ func (l *leftovers) claim(name string) (*inUse, error) {
 	case strings.HasSuffix(name, ".lock") && l.isLockFile(name):
 		use, err := l.lock(name, unix.O_RDWR)
 		if use != nil {
-			use.lockFile = true
+			// The name may have become another file's meanwhile.
+			var st unix.Stat_t
+			err := unix.Fstat(int(use.file.Fd()), &st)
+			use.lockFile = err == nil && isLockFile(&st)
 		}
 		if isKind(err) {
 			return &inUse{}, nil
@@ -116,8 +119,11 @@ func (l *leftovers) claim(name string) (*inUse, error) {
 // never empty and writable, and must not be written to, for they may have other names in .links.
 func (l *leftovers) isLockFile(name string) bool {
 	var st unix.Stat_t
-	return unix.Fstatat(l.root.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
-		st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o200 != 0 && st.Size == 0 && st.Nlink == 1
+	return unix.Fstatat(l.root.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && isLockFile(&st)
+}
+
+func isLockFile(st *unix.Stat_t) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o200 != 0 && st.Size == 0 && st.Nlink == 1
 }
 
 // isKind tells whether something could not be opened because it is of another kind, or gone.
