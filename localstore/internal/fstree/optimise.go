@@ -22,9 +22,10 @@ type Optimiser struct {
 	store, links *Dir
 	opts         OptimiseOptions
 
-	// Guards inodes.
+	// Guards inodes and sync.durable.
 	mu     sync.Mutex
 	inodes map[uint64]struct{} // of the files in links
+	sync   linkSync
 	temps  atomic.Uint64
 }
 
@@ -32,6 +33,8 @@ type Optimiser struct {
 type OptimiseOptions struct {
 	// Repair compares the contents of links, too, before files are replaced by them.
 	Repair bool
+	// Sync makes a file durable before it takes the place of others.
+	Sync bool
 	// Linked is told of each file that was replaced: its size, and how many blocks of 512 bytes it had.
 	Linked func(size, blocks uint64)
 	// Warn and Info receive messages; Talkative those of each file.
@@ -68,6 +71,11 @@ func (o *Optimiser) Load() (int, error) {
 	for _, e := range entries {
 		if e.ino != 0 {
 			o.inodes[e.ino] = struct{}{}
+		}
+	}
+	if o.opts.Sync {
+		if err := o.sync.begin(o.store, o.inodes); err != nil {
+			return 0, err
 		}
 	}
 	return len(entries), nil
@@ -214,6 +222,9 @@ func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, has
 		switch err {
 		case nil:
 			t.learn(st.Ino)
+			if t.opts.Sync && t.sync.unchanged(st) {
+				t.noteDurable(st.Ino)
+			}
 			return true, nil
 		case unix.EEXIST:
 		case unix.ENOSPC:
@@ -272,13 +283,16 @@ func (t *optimising) replace(parent int, name, link string, st *unix.Stat_t, top
 		t.learn(st.Ino)
 		return false, nil
 	}
+	if err := t.syncLink(link, &is); err != nil {
+		return false, err
+	}
 	t.opts.Talkative(fmt.Sprintf("linking \"%s\" to \"%s\"", t.where(), t.links.join(link)))
-	temp := ".tmp-link-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(t.temps.Add(1), 10)
-	if done, err := t.linkTemp(link, temp, st.Size); done || err != nil {
+	temp, err := t.linkTemp(link, st.Size)
+	if temp == "" || err != nil {
 		return false, err
 	}
 	rename := func() error { return unix.Renameat(t.store.fd, temp, parent, name) }
-	err := retry(rename)
+	err = retry(rename)
 	if err == unix.EACCES && !top && makeWritable(parent) == nil {
 		err = retry(rename)
 	}
@@ -297,19 +311,25 @@ func (t *optimising) replace(parent int, name, link string, st *unix.Stat_t, top
 	return !top, nil
 }
 
-// linkTemp tells whether nothing is left to be done, since the link has as many names as a file can have.
-func (t *optimising) linkTemp(link, temp string, size int64) (bool, error) {
-	err := retry(func() error { return unix.Linkat(t.links.fd, link, t.store.fd, temp, 0) })
-	switch err {
-	case nil:
-		return false, nil
-	case unix.EMLINK:
-		if size > 0 {
-			t.opts.Info(fmt.Sprintf("\"%s\" has maximum number of links", t.links.join(link)))
+// linkTemp gives the link a name beside the trees, or none if it has as many names as a file can have. A name may be
+// taken: by another optimiser, by what a dead process left, or by a builder that means harm.
+func (t *optimising) linkTemp(link string, size int64) (string, error) {
+	for {
+		temp := ".tmp-link-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(t.temps.Add(1), 10)
+		err := retry(func() error { return unix.Linkat(t.links.fd, link, t.store.fd, temp, 0) })
+		switch err {
+		case nil:
+			return temp, nil
+		case unix.EEXIST:
+			continue
+		case unix.EMLINK:
+			if size > 0 {
+				t.opts.Info(fmt.Sprintf("\"%s\" has maximum number of links", t.links.join(link)))
+			}
+			return "", nil
 		}
-		return true, nil
+		return "", fmt.Errorf("creating hard link from \"%s\" to \"%s\": %w", t.links.join(link), t.store.join(temp), err)
 	}
-	return false, fmt.Errorf("creating hard link from \"%s\" to \"%s\": %w", t.links.join(link), t.store.join(temp), err)
 }
 
 func (t *optimising) where() string { return t.store.path + "/" + strings.Join(t.path, "/") }

@@ -2,6 +2,7 @@ package fstree
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,6 +130,29 @@ func TestOptimiseOfFileInTheStore(t *testing.T) {
 	}
 	if st, _ := os.Stat(o.Path()); st.Mode().Perm() != 0o755 {
 		t.Errorf("the store has mode %v", st.Mode())
+	}
+}
+
+// Names of temporary links can be foreseen, and builders can make files beside the trees.
+func TestOptimiseWithNamesTaken(t *testing.T) {
+	o := newOptimiserTest(t)
+	for i := range 5 {
+		taken := filepath.Join(o.Path(), fmt.Sprintf(".tmp-link-%d-%d", os.Getpid(), i))
+		if err := os.WriteFile(taken, []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if text, err := os.ReadFile(taken); err != nil || string(text) != "mine" {
+				t.Errorf("somebody else's file now has %q, %v", text, err)
+			}
+		}()
+	}
+	for _, name := range []string{"one", "two"} {
+		o.add(t, name)
+	}
+	o.run(t, false, "one", "two")
+	if o.inode(t, "one/a") != o.inode(t, "two/a") {
+		t.Error("was not linked")
 	}
 }
 
