@@ -34,6 +34,8 @@ type cacheShard struct {
 	generation uint64
 	writers    int    // changes that have begun
 	version    uint64 // grows with every change
+	// changing says of paths that are being changed how often: 1 for once, below zero for more than one at a time.
+	changing map[storepath.Path]int
 }
 
 func newInfoCache(size int, generation func() uint64) *infoCache {
@@ -103,11 +105,31 @@ func (c *infoCache) begin(p storepath.Path) {
 	defer sh.mu.Unlock()
 	sh.writers++
 	sh.version++
+	if sh.changing == nil {
+		sh.changing = make(map[storepath.Path]int)
+	}
+	switch n := sh.changing[p]; {
+	case n == 0:
+		sh.changing[p] = 1
+	case n == 1:
+		sh.changing[p] = -2
+	default:
+		sh.changing[p] = n - 1
+	}
 }
 
-// end forgets a changed path, except that it is valid if that is known: what else there is to know of it depends on what
-// there was before. It must come before anybody hears of the change.
+// end forgets a changed path, except that it is valid if that is known. It must come before anybody hears of the change.
 func (c *infoCache) end(p storepath.Path, valid bool) {
+	if valid {
+		c.endAs(p, &cached{valid: true})
+	} else {
+		c.endAs(p, nil)
+	}
+}
+
+// endAs is end for who knows what the change has made of the path. That is not remembered if somebody else has changed
+// it at the same time: who was first is known to the database alone.
+func (c *infoCache) endAs(p storepath.Path, v *cached) {
 	now := c.generation()
 	sh := c.shard(p)
 	sh.mu.Lock()
@@ -116,8 +138,14 @@ func (c *infoCache) end(p storepath.Path, valid bool) {
 	sh.version++
 	delete(sh.young, p)
 	delete(sh.old, p)
-	if valid && sh.generation == now {
-		sh.insert(p, cached{valid: true})
+	n := sh.changing[p]
+	if n == 1 || n == -1 {
+		delete(sh.changing, p)
+	} else {
+		sh.changing[p] = n + 1
+	}
+	if n == 1 && v != nil && sh.generation == now {
+		sh.insert(p, *v)
 	}
 }
 

@@ -120,6 +120,53 @@ func TestInfoCacheRefusesOldAnswers(t *testing.T) {
 	}
 }
 
+func TestInfoCacheForgetsWhatTwoChange(t *testing.T) {
+	c := newInfoCache(1000, func() uint64 { return 0 })
+	p := mustPath(t, "x")
+	c.begin(p)
+	c.begin(p)
+	c.end(p, false)
+	c.begin(p)
+	c.endAs(p, &cached{valid: true})
+	c.endAs(p, &cached{valid: true})
+	if _, known, _ := c.get(p); known {
+		t.Error("believes one of several that changed the path at the same time")
+	}
+	c.begin(p)
+	c.endAs(p, &cached{valid: true})
+	if v, known, _ := c.get(p); !known || !v.valid {
+		t.Error("does not believe who changed the path alone")
+	}
+}
+
+// TestRegisteredPathIsKnown compares what is remembered of a path with what the database says.
+func TestRegisteredPathIsKnown(t *testing.T) {
+	s := open(t, nil)
+	a := addText(t, s, "a", "hello")
+	h := s.acquire()
+	defer h.release()
+	v, known, _ := h.cache.get(a.Path)
+	if !known || v.info == nil {
+		t.Fatal("what was registered is not remembered")
+	}
+	row, _, err := h.db.QueryPath(ctx, s.Dir().Print(a.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.fromRow(a.Path, &row)
+	if got, want := fmt.Sprintf("%+v", v.info), fmt.Sprintf("%+v", want); got != want || err != nil {
+		t.Errorf("remembers %s, want %s: %v", got, want, err)
+	}
+	again := *a
+	again.Ultimate = !again.Ultimate
+	if err := s.Register(ctx, []*pathinfo.Info{&again}); err != nil {
+		t.Fatal(err)
+	}
+	if v, known, _ := h.cache.get(a.Path); !known || v.info != nil {
+		t.Error("an update is taken for all there is to know")
+	}
+}
+
 func TestInfoCacheIsBounded(t *testing.T) {
 	c := newInfoCache(640, func() uint64 { return 0 })
 	for i := range 10000 {

@@ -62,8 +62,8 @@ func (s *Store) register(ctx context.Context, h *handle, infos []*pathinfo.Info,
 		h.cache.begin(info.Path)
 	}
 	err = public(h.db.Write(ctx, func(tx *db.Tx) error { return tx.Register(rows, outputs) }))
-	for _, info := range infos {
-		h.cache.end(info.Path, err == nil)
+	for i, info := range infos {
+		h.cache.endAs(info.Path, s.registered(info.Path, &rows[i], err))
 	}
 	if err != nil {
 		return err
@@ -77,6 +77,21 @@ func sizeOf(infos []*pathinfo.Info) (bytes int64) {
 		bytes += int64(min(info.NarSize, 1<<40))
 	}
 	return bytes
+}
+
+// registered is what is known of a path after its registration, nil for nothing. Of one that was valid before it is not
+// all: what there was has been added to.
+func (s *Store) registered(p storepath.Path, row *db.PathRow, err error) *cached {
+	if err != nil {
+		return nil
+	}
+	v := &cached{valid: true}
+	if row.Inserted {
+		if info, err := s.fromRow(p, row); err == nil {
+			v.info = info
+		}
+	}
+	return v
 }
 
 // rows makes the database's rows, and checks what needs no database.

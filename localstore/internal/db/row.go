@@ -24,6 +24,8 @@ type PathRow struct {
 	CA string
 	// References are the paths that this one refers to, possibly itself among them, in no particular order.
 	References []string
+	// Inserted is set by Register: the path was not valid before, so that the row is all there is to know.
+	Inserted bool
 }
 
 // scanPath reads the columns of query_path.

@@ -48,6 +48,7 @@ func (tx *Tx) registerRow(row *PathRow, outputs map[string]string) (int64, error
 	if err != nil {
 		return 0, err
 	}
+	row.Inserted = !found
 	if found {
 		return id, tx.updateRow(id, row)
 	}
