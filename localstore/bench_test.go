@@ -372,8 +372,8 @@ func BenchmarkVerifyContents(b *testing.B) {
 
 // BenchmarkAddTextSynced adds texts one by one while nothing, or all of it, is synced in the background.
 func BenchmarkAddTextSynced(b *testing.B) {
-	for name, every := range map[string]time.Duration{"off": -1, "every=5s": 5 * time.Second, "every=500ms": 500 * time.Millisecond} {
-		b.Run(name, func(b *testing.B) {
+	for _, every := range []time.Duration{-1, 5 * time.Second, 500 * time.Millisecond} {
+		b.Run(fmt.Sprintf("every=%v", every), func(b *testing.B) {
 			s := open(b, func(o *Options) { o.SyncEvery = every })
 			var longest time.Duration
 			for i := 0; b.Loop(); i++ {
@@ -385,4 +385,15 @@ func BenchmarkAddTextSynced(b *testing.B) {
 			b.ReportMetric(float64(longest.Microseconds())/1000, "longest-ms")
 		})
 	}
+}
+
+func BenchmarkRegistered(b *testing.B) {
+	o := testOptions(b).withDefaults()
+	y := startSyncer(&o, func() error { return nil })
+	defer y.close()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			y.registered(100)
+		}
+	})
 }

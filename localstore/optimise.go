@@ -35,7 +35,9 @@ func (s *Store) Optimise(ctx context.Context, p storepath.Path) error {
 }
 
 func (s *Store) optimise(ctx context.Context, h *handle, p storepath.Path, o *AddOptions) error {
-	return s.optimiser(h, o.log(), fstree.OptimiseOptions{Repair: o.Repair}).Tree(ctx, p.Base())
+	// A repaired path has an old row, see adding.replace.
+	sync := o.Repair && s.opts.tracksDurability()
+	return s.optimiser(h, o.log(), fstree.OptimiseOptions{Repair: o.Repair, Sync: sync}).Tree(ctx, p.Base())
 }
 
 func (s *Store) optimiser(h *handle, log activity.Sink, o fstree.OptimiseOptions) *fstree.Optimiser {
@@ -58,7 +60,8 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 		progress.Paths = func(_, _ uint64) {}
 	}
 	var files, bytes, blocks, done atomic.Uint64
-	opt := s.optimiser(h, progress.Log, fstree.OptimiseOptions{Linked: func(size, count uint64) {
+	// Most paths lie before the durable mark: what they are linked to must be on disk, too.
+	opt := s.optimiser(h, progress.Log, fstree.OptimiseOptions{Sync: s.opts.tracksDurability(), Linked: func(size, count uint64) {
 		files.Add(1)
 		bytes.Add(size)
 		blocks.Add(count)

@@ -1,0 +1,80 @@
+package fstree
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkSync sees to it that no file which had reached the disk is replaced by one that has not. Who replaces files of trees
+// that nobody is going to look at after a power cut needs it.
+type linkSync struct {
+	durable map[uint64]struct{} // inodes of links whose contents are on disk
+	synced  time.Time           // files unchanged since then are; zero if nothing was synced
+}
+
+// clockSlack is by how much the times that file systems note are behind the clock at most.
+const clockSlack = time.Second
+
+// begin syncs the file system, and so what links have been so far.
+func (l *linkSync) begin(store *Dir, known map[uint64]struct{}) error {
+	start := time.Now()
+	if err := store.SyncFS(); err != nil {
+		return err
+	}
+	l.synced = start.Add(-clockSlack)
+	l.durable = make(map[uint64]struct{}, len(known))
+	for ino := range known {
+		l.durable[ino] = struct{}{}
+	}
+	return nil
+}
+
+// unchanged tells whether a file was left alone since the file system was synced.
+func (l *linkSync) unchanged(st *unix.Stat_t) bool {
+	return time.Unix(st.Ctim.Unix()).Before(l.synced)
+}
+
+// syncLink makes a link's contents durable, if that is wanted and not yet known.
+func (o *Optimiser) syncLink(link string, st *unix.Stat_t) error {
+	if !o.opts.Sync || !isType(uint32(st.Mode), unix.S_IFREG) || o.isDurable(st.Ino) {
+		return nil
+	}
+	if !o.sync.unchanged(st) {
+		if err := o.links.syncFile(link); err != nil {
+			return err
+		}
+	}
+	o.noteDurable(st.Ino)
+	return nil
+}
+
+func (o *Optimiser) isDurable(ino uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.sync.durable[ino]
+	return ok
+}
+
+func (o *Optimiser) noteDurable(ino uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sync.durable == nil {
+		o.sync.durable = make(map[uint64]struct{})
+	}
+	o.sync.durable[ino] = struct{}{}
+}
+
+// syncFile makes a regular file's contents durable.
+func (d *Dir) syncFile(name string) error {
+	fd, err := openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return d.wrap("opening file", name, err)
+	}
+	defer unix.Close(fd)
+	if err := retry(func() error { return unix.Fsync(fd) }); err != nil {
+		return fmt.Errorf("synchronising file \"%s\": %w", d.join(name), err)
+	}
+	return nil
+}
