@@ -86,8 +86,9 @@ func (a *attempt) runDiffHook(hook, before, after string) {
 	}
 	var out cappedText
 	cmd.Stdout = &out
+	cmd.WaitDelay = hookGrace
 	err := cmd.Run()
-	if err != nil {
+	if err != nil && err != exec.ErrWaitDelay {
 		text := textf("diff-hook program %s %s", quotedPath(hook), hookStatus(err))
 		a.j.feed.Message(activity.Error, errorLog(textf("diff hook execution failed: %s", text.String()).Coloured()))
 		return

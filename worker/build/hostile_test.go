@@ -2,8 +2,11 @@ package build
 
 import (
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/worker/settings"
@@ -232,6 +235,38 @@ func TestCheckMode(t *testing.T) {
 	w.set(func(s *settings.Settings) { s.RunDiffHook, s.DiffHook = true, w.script("echo hook $1 $2 $3; exit 3") })
 	w.buildMode(random, derivation.BuildCheck)
 	if got := withoutColours(w.log.logged()); !strings.Contains(got, "diff hook execution failed: diff-hook program ") || !strings.Contains(got, "failed with exit code 3") {
+		t.Errorf("diff hook: %q", got)
+	}
+}
+
+// What a hook has started may hold its output open. The build must not wait for that.
+func TestDiffHookLeavesSomethingBehind(t *testing.T) {
+	w := newWorld(t)
+	random := w.drv("random", "cat /proc/sys/kernel/random/uuid > $out")
+	w.mustBuild(random)
+	left := w.root + "/left"
+	w.set(func(s *settings.Settings) {
+		s.RunDiffHook, s.DiffHook = true, w.script("tail -f /dev/null & echo $! > "+left+"; echo seen")
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.buildMode(random, derivation.BuildCheck)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the build waits for what the hook has left")
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(w.readFile(left)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("kill what the hook has left: %v", err)
+	}
+	<-ended
+	if got := withoutColours(w.log.logged()); !strings.Contains(got, "seen") || strings.Contains(got, "diff hook execution failed") {
 		t.Errorf("diff hook: %q", got)
 	}
 }

@@ -17,7 +17,8 @@ func outcomeSettings(s *settings.Settings) string {
 		s.AllowedImpureHostDeps, s.RunDiffHook, s.DiffHook, s.PreBuildHook, s.PostBuildHook, s.FilterSyscalls, s.AllowNewPrivileges,
 		s.ImpersonateLinux26, s.UseCgroups, s.AutoAllocateUIDs, s.BuildUsersGroup, s.ImpureEnv, s.HashedMirrors, s.NetrcFile, s.SSLCertFile,
 		s.KeepBuildLog, s.CompressBuildLog, s.SecretKeyFiles, s.AutoOptimiseStore, s.ExperimentalFeatures, s.Builders, s.Fallback,
-		s.IgnoredACLs, s.FsyncStorePaths,
+		s.IgnoredACLs, s.FsyncStorePaths, s.ConnectTimeout, s.StalledDownloadTimeout, s.DownloadAttempts, s.DownloadSpeed,
+		s.UserAgentSuffix, s.HTTP2,
 	} {
 		fmt.Fprintf(&b, "%v\x00", v)
 	}

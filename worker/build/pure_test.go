@@ -16,7 +16,23 @@ import (
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/sandbox"
+	"nixdaemon/worker/settings"
 )
+
+// What untrusted clients may set must not make the builds of others fail that they would share.
+func TestOutcomeSettings(t *testing.T) {
+	defaults := settings.Defaults(settings.Environment{System: "x86_64-linux"})
+	for _, name := range []string{"timeout", "max-silent-time", "connect-timeout"} {
+		set, warnings := defaults.ApplyClient(settings.ClientOptions{Overrides: []settings.NameValue{{Name: name, Value: "1"}}}, false)
+		other, _ := defaults.ApplyClient(settings.ClientOptions{}, false)
+		if len(warnings) > 0 {
+			t.Fatal(warnings)
+		}
+		if outcomeSettings(set) == outcomeSettings(other) {
+			t.Errorf("builds with another %s are shared", name)
+		}
+	}
+}
 
 func TestText(t *testing.T) {
 	text := textf("path '%s' is %s: %s, %s, %s", "x", 7, red("bad"), bold("b"), plain("p"))
