@@ -404,16 +404,26 @@ func TestBackgroundSync(t *testing.T) {
 func TestSyncer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log logged
+		var mu sync.Mutex // guards what follows
 		var times []time.Duration
 		var fail error
 		start := time.Now()
+		restart := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			start, fail = time.Now(), err
+		}
 		y := startSyncer(&Options{SyncEvery: 5 * time.Second, SyncBytes: 1000, Log: log.log}, func() error {
+			mu.Lock()
+			defer mu.Unlock()
 			times = append(times, time.Since(start))
 			return fail
 		})
 		expect := func(want ...time.Duration) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(times, want) {
 				t.Errorf("synced at %v, want %v", times, want)
 			}
@@ -421,7 +431,7 @@ func TestSyncer(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		expect()
-		start = time.Now()
+		restart(nil)
 		for range 4 {
 			y.registered(10)
 			time.Sleep(2 * time.Second)
@@ -430,7 +440,7 @@ func TestSyncer(t *testing.T) {
 		time.Sleep(time.Hour)
 		expect(11 * time.Second) // the last came after 6 s
 
-		start = time.Now()
+		restart(nil)
 		y.registered(400)
 		y.registered(400)
 		synctest.Wait()
@@ -439,13 +449,13 @@ func TestSyncer(t *testing.T) {
 		y.registered(2000)
 		expect(0)
 
-		fail = errors.New("no space")
+		restart(errors.New("no space"))
 		y.registered(1)
 		time.Sleep(11 * time.Second)
 		expect(5*time.Second, 10*time.Second)
-		fail = &syncError{errors.New("input/output error")}
+		restart(&syncError{errors.New("input/output error")})
 		time.Sleep(time.Hour)
-		expect(15 * time.Second)
+		expect(4 * time.Second)
 		y.registered(5000)
 		expect()
 		y.close()
