@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 )
 
@@ -77,8 +79,8 @@ func (c *drvCache) clear() {
 	c.young, c.old, c.bytes = make(map[storepath.Path]cachedDrv), nil, 0
 }
 
-// ReadDerivation gives the derivation that a path is. The path is valid, or its file was just written; otherwise it
-// gives a [NotValidError]. The Derivation is shared: do not modify it.
+// ReadDerivation gives the derivation that a path is, or a [NotValidError]: builders write to the store's directory, so
+// that what is there counts for nothing before it is valid. The Derivation is shared: do not modify it.
 func (s *Store) ReadDerivation(ctx context.Context, p storepath.Path) (*derivation.Derivation, error) {
 	if err := p.RequireDerivation(); err != nil {
 		return nil, err
@@ -89,13 +91,14 @@ func (s *Store) ReadDerivation(ctx context.Context, p storepath.Path) (*derivati
 	if err != nil {
 		return nil, err
 	}
-	if valid {
-		if drv := s.drvs.get(p); drv != nil {
-			return drv, nil
-		}
+	if !valid {
+		return nil, s.notValid(p)
+	}
+	if drv := s.drvs.get(p); drv != nil {
+		return drv, nil
 	}
 	drv, size, err := s.loadDerivation(h, p)
-	if err == nil && valid {
+	if err == nil {
 		s.drvs.put(p, drv, size)
 	}
 	return drv, err
@@ -114,15 +117,23 @@ func (s *Store) loadDerivation(h *handle, p storepath.Path) (*derivation.Derivat
 }
 
 // checkDerivation gives the known output paths, by output name, of a derivation whose file is in place, unless it is
-// not what its outputs say. drv is nil to have it read.
-func (s *Store) checkDerivation(ctx context.Context, h *handle, p storepath.Path, drv *derivation.Derivation) (map[string]string, error) {
+// not what its outputs say. drv is nil to have it read. Inputs are valid, or registered with it: their files were checked.
+func (s *Store) checkDerivation(ctx context.Context, h *handle, p storepath.Path, drv *derivation.Derivation, with []*pathinfo.Info) (map[string]string, error) {
 	if drv == nil {
 		var err error
 		if drv, _, err = s.loadDerivation(h, p); err != nil {
 			return nil, err
 		}
 	}
-	hasher := derivation.Hasher{Dir: s.opts.StoreDir, Load: s.ReadDerivation, Memo: s.memo}
+	load := func(ctx context.Context, input storepath.Path) (*derivation.Derivation, error) {
+		drv, err := s.ReadDerivation(ctx, input)
+		var invalid *NotValidError
+		if errors.As(err, &invalid) && slices.ContainsFunc(with, func(i *pathinfo.Info) bool { return i.Path == input }) {
+			drv, _, err = s.loadDerivation(h, input)
+		}
+		return drv, err
+	}
+	hasher := derivation.Hasher{Dir: s.opts.StoreDir, Load: load, Memo: s.memo}
 	warnings, err := hasher.CheckInvariants(ctx, drv, p)
 	if err != nil {
 		return nil, err

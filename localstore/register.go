@@ -110,7 +110,7 @@ func (s *Store) rows(ctx context.Context, h *handle, infos []*pathinfo.Info, drv
 		if !info.Path.IsDerivation() {
 			continue
 		}
-		paths, err := s.checkDerivation(ctx, h, info.Path, drv)
+		paths, err := s.checkDerivation(ctx, h, info.Path, drv, infos)
 		if err != nil {
 			return nil, nil, err
 		}
