@@ -44,7 +44,8 @@ func (a *attempt) runPostBuildHook() error {
 	if a.ctx.Err() != nil {
 		return context.Cause(a.ctx)
 	}
-	if err == nil {
+	// A hook that succeeded may leave something running that has its output open, such as an upload.
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
 	return hookError(hook, lines, err)

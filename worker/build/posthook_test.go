@@ -3,7 +3,9 @@ package build
 import (
 	"context"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,6 +75,21 @@ func TestPostBuildHookOutputs(t *testing.T) {
 	lines := w.log.hookLines()
 	if len(lines) != 1 || len(strings.Fields(lines[0])) != 2 {
 		t.Errorf("lines %q", lines)
+	}
+}
+
+// TestPostBuildHookLeavesWork has a hook that is done while something that it
+// started still has its output open.
+func TestPostBuildHookLeavesWork(t *testing.T) {
+	w := newWorld(t)
+	w.hook("/bin/sleep 20 &\necho $! > " + w.root + "/left\n")
+	w.mustBuild(w.drv("hooked", "echo > $out"))
+	text, err := os.ReadFile(w.root + "/left")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
