@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,7 @@ type syncer struct {
 	pending    atomic.Int64  // bytes registered since the last sync began; at least one for each registration
 	wake, full chan struct{} // hold one element each
 	stop, done chan struct{}
+	stopOnce   sync.Once
 }
 
 func startSyncer(o *Options, sync func() error) *syncer {
@@ -106,7 +108,7 @@ func (y *syncer) run() {
 // machine goes down, is little to verify.
 func (y *syncer) close() {
 	if y != nil {
-		close(y.stop)
+		y.stopOnce.Do(func() { close(y.stop) })
 		<-y.done
 	}
 }

@@ -161,7 +161,9 @@ func TestAttributes(t *testing.T) {
 		{"fixed addresses", func(*sandbox.Spec) {}, "cat /proc/self/personality", "00040000\n"},
 		{"32-bit", func(s *sandbox.Spec) { s.Personality.Linux32 = true }, "cat /proc/self/personality", "00040008\n"},
 		{"2.6", func(s *sandbox.Spec) { s.Personality.UNAME26 = true }, "uname -r | cut -c1-4", "2.6.\n"},
-		{"signals", func(*sandbox.Spec) {}, "grep -E 'Sig(Blk|Ign)' /proc/self/status", "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"},
+		// 32 to 34 are the C library's own, which programs that start tests, such as make, leave ignored.
+		{"signals", func(*sandbox.Spec) {}, "grep -E 'Sig(Blk|Ign)' /proc/self/status | sed 's/0000000[0-3][08]0000000$/0000000000000000/'",
+			"SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"},
 		{"session", func(*sandbox.Spec) {}, `set -- $(cat /proc/$$/stat); [ $1 = $5 ] && [ $1 = $6 ] && echo $7`, "0\n"},
 	}
 	for _, tt := range tests {

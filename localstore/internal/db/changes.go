@@ -84,6 +84,8 @@ func (w *changeWatch) compare() {
 func (w *changeWatch) foreignLocked(now uint32) {
 	w.generation.Add(1)
 	w.expected.Store(now)
+	// If our commit was in flight it is among those just counted: nobody else could commit before it was done.
+	w.armed = false
 }
 
 func (w *changeWatch) ask() {
@@ -109,7 +111,9 @@ func (w *changeWatch) begin() {
 	}
 }
 
-// arm is called just before a commit that certainly changes something.
+// arm is called just before a commit that certainly moves the number. One that may leave it alone, because it
+// writes what was there already, is not announced, and counts as foreign if it does move it: otherwise
+// a foreign commit right after it could be taken for ours.
 func (w *changeWatch) arm() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -68,6 +68,7 @@ func (tx *Tx) insertRow(row *PathRow) (int64, error) {
 	if registered == 0 {
 		registered = time.Now().Unix()
 	}
+	tx.resized = true
 	_, err := tx.change(stmtInsertPath, func(s *sqlite.Stmt) {
 		s.BindText(1, row.Path)
 		s.BindText(2, row.Hash)
@@ -161,6 +162,7 @@ func (tx *Tx) Invalidate(path string) (bool, error) {
 		return false, err
 	}
 	rows, err := tx.change(stmtDeletePath, func(s *sqlite.Stmt) { s.BindText(1, path) })
+	tx.resized = tx.resized || rows > 0
 	if err != nil && isConstraint(err) {
 		return false, tx.inUse(path, err)
 	}

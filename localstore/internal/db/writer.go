@@ -21,6 +21,7 @@ type Tx struct {
 	*conn
 	db      *DB
 	changed bool // some row was changed since the transaction began
+	resized bool // a path's row was added or removed since then, so that pages are certainly written
 }
 
 // request is one call of Write.
@@ -238,7 +239,7 @@ func (w *writer) begin(r *request) error {
 	for {
 		err := w.tx.exec(stmtBegin, nil)
 		if err == nil {
-			w.open, w.tx.changed = true, false
+			w.open, w.tx.changed, w.tx.resized = true, false, false
 			w.db.changes.begin()
 			return nil
 		}
@@ -261,6 +262,9 @@ func (w *writer) shielded(fn func(*Tx) error) error {
 		}
 	}
 	err := w.contain(fn)
+	if err != nil {
+		w.tx.resized = false // which rows the undone part had does not matter: counting too much is safe
+	}
 	switch {
 	case err != nil && w.tx.sql.AutocommitEnabled():
 		// Some errors (disk full, input/output) make SQLite roll back everything by itself.
@@ -335,7 +339,9 @@ func (w *writer) commit() {
 }
 
 func (w *writer) commitChanges() error {
-	w.db.changes.arm()
+	if w.tx.resized {
+		w.db.changes.arm()
+	}
 	// Busy is possible without a write-ahead log, where readers hold the commit up. Giving up is not:
 	// the members' functions have run, and their callers wait.
 	err := w.db.retryBusy(context.Background(), func() error { return w.tx.exec(stmtCommit, nil) })
