@@ -162,8 +162,11 @@ func TestRegisteredPathIsKnown(t *testing.T) {
 	if err := s.Register(ctx, []*pathinfo.Info{&again}); err != nil {
 		t.Fatal(err)
 	}
-	if v, known, _ := h.cache.get(a.Path); !known || v.info != nil {
+	if v, _, _ := h.cache.get(a.Path); v.info != nil {
 		t.Error("an update is taken for all there is to know")
+	}
+	if info, err := s.PathInfo(ctx, a.Path); err != nil || info.Ultimate != again.Ultimate {
+		t.Errorf("after the update: %+v, %v", info, err)
 	}
 }
 
