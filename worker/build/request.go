@@ -153,8 +153,8 @@ func (r *request) loop(tops []*goal) error {
 // when the failed derivation was itself asked for, but does when another one that needs it was.
 func (r *request) letBegin() {
 	const turns = 2
-	if r.wave <= r.failure+turns {
-		return
+	if !r.sess.Settings.KeepGoing && r.wave <= r.failure+turns {
+		return // with keep-going no failure ends a request: whatever began is told of
 	}
 	r.jobs.release(r.holds)
 	r.holds = 0
