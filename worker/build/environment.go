@@ -189,6 +189,7 @@ func (a *attempt) exportReferences(paths []storepath.Path) ([]storepath.Path, er
 		}
 		for _, out := range outputs {
 			if out.IsZero() {
+				// Upstream refuses these, in these words (libstore/store-api.cc, exportReferences).
 				return nil, errorf("exportReferences on CA derivations is not yet implemented")
 			}
 			start = append(start, out)

@@ -70,6 +70,7 @@ func (q *missingQuery) want(p derivation.DerivedPath) {
 	w := wish{path: p.Path}
 	if p.Drv != nil {
 		if p.Drv.Drv != nil {
+			// Upstream leaves these out, in these words (libstore/misc.cc, queryMissing).
 			q.sess.Log.Message(activity.Warn, warning(textf("Ignoring dynamic derivation %s while querying missing paths; not yet implemented",
 				printSingle(q.dir, p.Drv))))
 			return
