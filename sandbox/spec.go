@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -26,6 +27,11 @@ type Spec struct {
 	FilterSyscalls bool
 	// Personality selects what the kernel pretends to be. Linux only.
 	Personality Personality
+	// Isolation is the builder's world. Nil means the daemon's own.
+	Isolation *Isolation
+	// Cgroup is an open directory of the cgroup (version 2) that the builder starts in. Nil means the daemon's own.
+	// Linux only.
+	Cgroup *os.File
 }
 
 // User is the identity of a builder: real, effective and saved ids alike.
