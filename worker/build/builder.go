@@ -30,7 +30,7 @@ type Options struct {
 	MaxTotalJobs int
 	// BuiltinCommand gives the program that carries out a builtin builder ("fetchurl"), with its arguments; it is never
 	// empty: the program complains about unknown ones. It is run as any builder is, in the build directory, and finds
-	// there the file [BuiltinFile]. Without this function no builtin can be executed.
+	// there the file [builtinjob.File]. Without this function no builtin can be executed.
 	BuiltinCommand func(name string) []string
 	// Getenv is the daemon's environment, for impureEnvVars; nil means an empty one.
 	Getenv func(name string) string

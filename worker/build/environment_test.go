@@ -10,6 +10,7 @@ import (
 
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/builtin/builtinjob"
 	"nixdaemon/worker/settings"
 )
 
@@ -198,8 +199,8 @@ echo > $out`))
 func TestBuiltin(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
 		o.BuiltinCommand = func(name string) []string {
-			return []string{"/bin/sh", "-c", `out=$(/bin/sed 's/.*"outputs":{"out":"\([^"]*\).*/\1/' ` + BuiltinFile + `)
-/bin/cp ` + BuiltinFile + ` $out; /bin/ls -l ` + BuiltinFile + `; echo "$http_proxy $url$GODEBUG$0"`, name}
+			return []string{"/bin/sh", "-c", `out=$(/bin/sed 's/.*"outputs":{"out":"\([^"]*\).*/\1/' ` + builtinjob.File + `)
+/bin/cp ` + builtinjob.File + ` $out; /bin/ls -l ` + builtinjob.File + `; echo "$http_proxy $url$GODEBUG$0"`, name}
 		}
 		o.Getenv = func(name string) string { return map[string]string{"http_proxy": "proxy"}[name] }
 	})
@@ -222,12 +223,12 @@ func TestBuiltin(t *testing.T) {
 		if p.Name() != "fetch" {
 			continue
 		}
-		var job BuiltinJob
+		var job builtinjob.Job
 		if err := json.Unmarshal([]byte(w.read(p)), &job); err != nil {
 			t.Fatal(err)
 		}
 		if job.Name != "fetchurl" || job.Env["url"] != "http://x" || job.Outputs["out"] != w.print(p) || job.FixedAlgo != "r:sha256" ||
-			job.Netrc != "machine x" || len(job.HashedMirrors) != 1 || job.BuildDir == "" ||
+			job.Netrc != "machine x" || len(job.HashedMirrors) != 1 ||
 			job.Transfer == nil || job.Transfer.Attempts != 5 || job.Verbosity != uint64(w.sess.Settings.Verbosity) {
 			t.Errorf("job %+v", job)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // plant makes files in a new directory: a name that ends in "/" is a directory, a value that begins with "->" a link.
@@ -139,7 +141,7 @@ func TestBuildenv(t *testing.T) {
 	for _, tt := range environments {
 		t.Run(tt.name, func(t *testing.T) {
 			top := plant(t, tt.files)
-			r := do(t, "buildenv", Job{Env: map[string]string{"manifest": "/m",
+			r := do(t, "buildenv", builtinjob.Job{Env: map[string]string{"manifest": "/m",
 				"derivations": strings.ReplaceAll(tt.derivations, "TOP", top)}})
 			fill := strings.NewReplacer("TOP", top, "OUT", r.out)
 			if tt.warning != "" {
@@ -168,7 +170,7 @@ func TestBuildenv(t *testing.T) {
 // The colours are those of release 2.34.8.
 func TestCollisionColours(t *testing.T) {
 	top := plant(t, map[string]string{"a/x": "", "b/x": ""})
-	r := do(t, "buildenv", Job{Env: map[string]string{"derivations": "true 5 2 " + top + "/a " + top + "/b"}})
+	r := do(t, "buildenv", builtinjob.Job{Env: map[string]string{"derivations": "true 5 2 " + top + "/a " + top + "/b"}})
 	want := "\x1b[31;1merror:\x1b[0m Unable to build profile. There is a conflict for the following files:\n\n" +
 		"         \x1b[35;1m\"" + top + "/a/x\"\x1b[0m\n         \x1b[35;1m\"" + top + "/b/x\"\x1b[0m\n"
 	if r.log != want {
@@ -179,7 +181,7 @@ func TestCollisionColours(t *testing.T) {
 // A directory that contains itself is merged with itself as often as the kernel follows links, not for ever.
 func TestBuildenvSelf(t *testing.T) {
 	top := plant(t, map[string]string{"a/self": "->.", "b/self": "->.", "b/x": ""})
-	r := do(t, "buildenv", Job{Env: map[string]string{"manifest": "/m", "derivations": "true 5 2 " + top + "/a " + top + "/b"}})
+	r := do(t, "buildenv", builtinjob.Job{Env: map[string]string{"manifest": "/m", "derivations": "true 5 2 " + top + "/a " + top + "/b"}})
 	if r.exit != 0 && !strings.Contains(r.log, "Too many levels of symbolic links") {
 		t.Errorf("exit status %d:\n%s", r.exit, r.log)
 	}
@@ -210,7 +212,7 @@ func TestBuildenvUpstream(t *testing.T) {
 			derivations := strings.ReplaceAll(tt.derivations, "TOP", top)
 			out, log, ok := upstreamBuild(t, `derivation { name = "x"; system = "builtin"; builder = "builtin:buildenv"; manifest = "/m"; `+
 				`derivations = "`+derivations+`"; }`)
-			r := do(t, "buildenv", Job{Env: map[string]string{"manifest": "/m", "derivations": derivations}})
+			r := do(t, "buildenv", builtinjob.Job{Env: map[string]string{"manifest": "/m", "derivations": derivations}})
 			if ok != (r.exit == 0) {
 				t.Fatalf("upstream succeeds: %v, we: %v\n%s", ok, r.exit == 0, log)
 			}

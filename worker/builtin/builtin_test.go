@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // TestMain makes the test's own binary what the daemon's is: one that can be a builtin.
@@ -59,7 +60,7 @@ func uncoloured(s string) string {
 }
 
 // do runs a job in this process. Its output is in a directory of its own, unless the job says where.
-func do(t testing.TB, name string, job Job, env ...string) *result {
+func do(t testing.TB, name string, job builtinjob.Job, env ...string) *result {
 	t.Helper()
 	dir := t.TempDir()
 	job.Name = name
@@ -81,13 +82,13 @@ func do(t testing.TB, name string, job Job, env ...string) *result {
 	return r
 }
 
-func writeJob(t testing.TB, dir string, job Job) {
+func writeJob(t testing.TB, dir string, job builtinjob.Job) {
 	t.Helper()
 	text, err := json.Marshal(job)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, JobFile), text, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, builtinjob.File), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -135,7 +136,7 @@ func TestProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := func(name string, job *Job) (int, string) {
+	start := func(name string, job *builtinjob.Job) (int, string) {
 		dir := t.TempDir()
 		if job != nil {
 			writeJob(t, dir, *job)
@@ -146,21 +147,21 @@ func TestProcess(t *testing.T) {
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		_ = cmd.Run() // its status is looked at
-		if _, err := os.Stat(filepath.Join(dir, JobFile)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, builtinjob.File)); err == nil {
 			t.Error("the job's file, with its secrets, is still there")
 		}
 		return cmd.ProcessState.ExitCode(), stderr.String()
 	}
 
 	out := filepath.Join(t.TempDir(), "out")
-	exit, log := start("buildenv", &Job{Env: map[string]string{"derivations": "", "manifest": "/some/manifest"},
+	exit, log := start("buildenv", &builtinjob.Job{Env: map[string]string{"derivations": "", "manifest": "/some/manifest"},
 		Outputs: map[string]string{"out": out}})
 	if link, _ := os.Readlink(out + "/manifest.nix"); exit != 0 || link != "/some/manifest" {
 		t.Errorf("buildenv: exit status %d, manifest %q, log:\n%s", exit, link, log)
 	}
 
 	// As release 2.34.8 has it in the log of the build, to the byte.
-	exit, log = start("nope", &Job{})
+	exit, log = start("nope", &builtinjob.Job{})
 	if want := "\x1b[31;1merror:\x1b[0m unsupported builtin builder '\x1b[35;1mnope\x1b[0m'\n"; exit != 1 || log != want {
 		t.Errorf("unknown builtin: exit status %d, log %q, want 1, %q", exit, log, want)
 	}
@@ -200,7 +201,7 @@ func TestInvoked(t *testing.T) {
 
 func TestJobFileMalformed(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, JobFile), []byte(`{"env": 5}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, builtinjob.File), []byte(`{"env": 5}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readJob(dir); err == nil || !strings.HasPrefix(err.Error(), "read job of builtin builder: json: ") {
@@ -231,18 +232,18 @@ func TestLogLines(t *testing.T) {
 func TestAttributeErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		job  Job
+		job  builtinjob.Job
 		want string
 	}{
-		{"buildenv", Job{}, "error: attribute 'derivations' missing"},
-		{"buildenv", Job{Env: map[string]string{"derivations": ""}}, "error: attribute 'manifest' missing"},
-		{"buildenv", Job{Env: map[string]string{"derivations": "", "manifest": "a\x00b"}}, "error: attribute 'manifest' contains a null byte"},
-		{"buildenv", Job{Outputs: map[string]string{}}, "error: 'builtin:buildenv' requires an 'out' output"},
-		{"unpack-channel", Job{Env: map[string]string{"src": "a"}}, "error: attribute 'channelName' missing"},
-		{"unpack-channel", Job{Env: map[string]string{"channelName": "a"}}, "error: attribute 'src' missing"},
-		{"fetchurl", Job{Outputs: map[string]string{"dev": "/x"}}, "error: 'builtin:fetchurl' requires an 'out' output"},
-		{"fetchurl", Job{Env: map[string]string{"url": "http://h/"}}, "error: 'builtin:fetchurl' must be a fixed-output or impure derivation"},
-		{"fetchurl", Job{Impure: true}, "error: attribute 'url' missing"},
+		{"buildenv", builtinjob.Job{}, "error: attribute 'derivations' missing"},
+		{"buildenv", builtinjob.Job{Env: map[string]string{"derivations": ""}}, "error: attribute 'manifest' missing"},
+		{"buildenv", builtinjob.Job{Env: map[string]string{"derivations": "", "manifest": "a\x00b"}}, "error: attribute 'manifest' contains a null byte"},
+		{"buildenv", builtinjob.Job{Outputs: map[string]string{}}, "error: 'builtin:buildenv' requires an 'out' output"},
+		{"unpack-channel", builtinjob.Job{Env: map[string]string{"src": "a"}}, "error: attribute 'channelName' missing"},
+		{"unpack-channel", builtinjob.Job{Env: map[string]string{"channelName": "a"}}, "error: attribute 'src' missing"},
+		{"fetchurl", builtinjob.Job{Outputs: map[string]string{"dev": "/x"}}, "error: 'builtin:fetchurl' requires an 'out' output"},
+		{"fetchurl", builtinjob.Job{Env: map[string]string{"url": "http://h/"}}, "error: 'builtin:fetchurl' must be a fixed-output or impure derivation"},
+		{"fetchurl", builtinjob.Job{Impure: true}, "error: attribute 'url' missing"},
 	} {
 		do(t, tt.name, tt.job).fails(t, tt.want)
 	}

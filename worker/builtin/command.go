@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // marker is the argument by which the daemon's binary knows that it is to be a builtin builder.
@@ -22,7 +24,7 @@ func Command(self, name string) []string { return []string{self, marker, name} }
 // a builtin must not start anything else.
 func Invoked(args []string) bool { return len(args) == 3 && args[1] == marker }
 
-// Main runs the builtin that args name, with the job in [JobFile] of the working directory, and returns the exit
+// Main runs the builtin that args name, with the job in [builtinjob.File] of the working directory, and returns the exit
 // status. It writes to standard error alone.
 func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -61,7 +63,7 @@ func run(ctx context.Context, dir, name string, b *builder, stderr io.Writer) in
 
 // builder does one job.
 type builder struct {
-	job    *Job
+	job    *builtinjob.Job
 	log    *logger
 	getenv func(string) string // the process's own environment, for proxies
 	// pause waits before another attempt; nil means to sleep.

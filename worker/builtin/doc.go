@@ -1,9 +1,9 @@
 // Package builtin carries out the builders that a derivation names instead of a program: builtin:fetchurl,
 // builtin:buildenv and builtin:unpack-channel.
 //
-// A builtin is a [Job]. It never runs in the daemon: [Command] is how the daemon's own binary is started as a builder
+// A builtin is a [builtinjob.Job]. It never runs in the daemon: [Command] is how the daemon's own binary is started as a builder
 // like any other, as the build user and in the build directory, within whatever sandbox the build has; there [Main]
-// reads the job from [JobFile] and does it. What it has to tell goes to standard error in the form that the reader
+// reads the job from [builtinjob.File] and does it. What it has to tell goes to standard error in the form that the reader
 // of a builder's log understands, activities and warnings as "@nix" lines and the final error as text.
 //
 // # Trust

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 func TestFetchStatuses(t *testing.T) {
@@ -139,14 +141,14 @@ func TestFetchStalled(t *testing.T) {
 	})
 	defer close(release)
 	job := fetch(u)
-	job.Transfer = &Transfer{Attempts: 1, StalledTimeout: 1}
+	job.Transfer = &builtinjob.Transfer{Attempts: 1, StalledTimeout: 1}
 	do(t, "fetchurl", job).fails(t, inFile("unable to download '"+u+"': HTTP error 200 (curl error: Timeout was reached)"))
 }
 
 func TestFetchSpeed(t *testing.T) {
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 32<<10)) })
 	job := fetch(u)
-	job.Transfer = &Transfer{Attempts: 1, Speed: 128}
+	job.Transfer = &builtinjob.Transfer{Attempts: 1, Speed: 128}
 	began := time.Now()
 	if size, took := len(do(t, "fetchurl", job).contents(t)), time.Since(began); size != 32<<10 || took < 200*time.Millisecond {
 		t.Errorf("got %d bytes in %v, want 32 KiB in a quarter of a second", size, took)
@@ -155,7 +157,7 @@ func TestFetchSpeed(t *testing.T) {
 
 func TestFetchInterrupted(t *testing.T) {
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
-	b := &builder{job: &Job{}, getenv: func(string) string { return "" }, log: &logger{w: io.Discard}}
+	b := &builder{job: &builtinjob.Job{}, getenv: func(string) string { return "" }, log: &logger{w: io.Discard}}
 	f := newFetcher(b)
 	defer f.close()
 	// The default pause: what ends is the context.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 const (
@@ -32,7 +34,7 @@ const (
 
 // fetcher makes attempts at downloads.
 type fetcher struct {
-	set       Transfer
+	set       builtinjob.Transfer
 	log       *logger
 	netrc     string
 	transport *http.Transport
@@ -41,7 +43,7 @@ type fetcher struct {
 }
 
 func newFetcher(b *builder) *fetcher {
-	f := &fetcher{set: b.job.transfer(), log: b.log, netrc: b.job.Netrc, pause: b.pause}
+	f := &fetcher{set: b.transfer(), log: b.log, netrc: b.job.Netrc, pause: b.pause}
 	if f.pause == nil {
 		f.pause = sleep
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 func TestFetchErrors(t *testing.T) {
@@ -44,7 +46,7 @@ func TestFetchErrors(t *testing.T) {
 		do(t, "fetchurl", fetch(tt.url)).fails(t, inFile(tt.want))
 	}
 	job := fetch("http://" + closed + "/")
-	job.Transfer = &Transfer{Attempts: 2}
+	job.Transfer = &builtinjob.Transfer{Attempts: 2}
 	r := do(t, "fetchurl", job)
 	want := "unable to download 'http://" + closed + "/': Could not connect to server (7) Failed to connect to " + closed + " after "
 	if r.exit != 1 || !strings.Contains(uncoloured(r.log), want) || len(r.pauses) != 1 {
@@ -151,7 +153,7 @@ func TestFetchTLS(t *testing.T) {
 	if got := do(t, "fetchurl", job).contents(t); got != "HTTP/2.0" {
 		t.Errorf("got %q", got)
 	}
-	job.Transfer = &Transfer{Attempts: 1}
+	job.Transfer = &builtinjob.Transfer{Attempts: 1}
 	if got := do(t, "fetchurl", job).contents(t); got != "HTTP/1.1" {
 		t.Errorf("without HTTP/2 got %q", got)
 	}
@@ -206,7 +208,7 @@ func TestFetchGarbledReply(t *testing.T) {
 			}
 		}()
 		job := fetch("http://" + l.Addr().String() + "/")
-		job.Transfer = &Transfer{Attempts: 1}
+		job.Transfer = &builtinjob.Transfer{Attempts: 1}
 		do(t, "fetchurl", job).fails(t, inFile("unable to download '"+job.Env["url"]+"': "+want))
 		l.Close()
 		<-done

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // copyBuffer is how much of a download is written at once.
@@ -43,7 +45,7 @@ func (b *builder) fetchurl(ctx context.Context) error {
 }
 
 // mirrorURLs are where a file with the hash that is wanted may be found by it.
-func mirrorURLs(job *Job) []string {
+func mirrorURLs(job *builtinjob.Job) []string {
 	algo := strings.TrimPrefix(job.FixedAlgo, "text:")
 	if algo == "" || strings.Contains(algo, ":") {
 		return nil

@@ -16,11 +16,12 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"nixdaemon/protocol/nar"
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // fetch is a job that downloads url.
-func fetch(url string) Job {
-	return Job{Env: map[string]string{"url": url}, FixedAlgo: "sha256", FixedHash: "0a"}
+func fetch(url string) builtinjob.Job {
+	return builtinjob.Job{Env: map[string]string{"url": url}, FixedAlgo: "sha256", FixedHash: "0a"}
 }
 
 func serve(t testing.TB, h http.HandlerFunc) string {
@@ -37,7 +38,7 @@ func TestFetch(t *testing.T) {
 		io.WriteString(w, r.RequestURI)
 	})
 	job := fetch(u + "/a%20b/100%?q=[%zz]")
-	job.Transfer = &Transfer{Attempts: 1, UserAgentSuffix: "extra"}
+	job.Transfer = &builtinjob.Transfer{Attempts: 1, UserAgentSuffix: "extra"}
 	r := do(t, "fetchurl", job)
 	if text := r.contents(t); text != "/a%20b/100%25?q=[%zz]" && text != "/a%20b/100%25?q=[%25zz]" {
 		t.Errorf("asked for %q", text)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // curlCode is a libcurl error number (curl/curl.h); messages have it and its text.
@@ -121,7 +123,7 @@ func retryText(why string, offset int64, delay time.Duration, attempt, attempts 
 var errStalled = errors.New("stalled")
 
 // classify finds libcurl's number for an error of the network.
-func classify(ctx context.Context, err error, u *url.URL, set Transfer, began time.Time) *transferError {
+func classify(ctx context.Context, err error, u *url.URL, set builtinjob.Transfer, began time.Time) *transferError {
 	elapsed := time.Since(began).Milliseconds()
 	if context.Cause(ctx) == errStalled {
 		return &transferError{code: curlTimedOut, detail: fmt.Sprintf(

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // tarball makes an archive of these entries. Regular files have their name as contents.
@@ -62,7 +64,7 @@ func unpackTarball(t testing.TB, archive []byte, channel string) (*result, strin
 	if err := os.WriteFile(src, archive, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return do(t, "unpack-channel", Job{Env: map[string]string{"channelName": channel, "src": src}}), src
+	return do(t, "unpack-channel", builtinjob.Job{Env: map[string]string{"channelName": channel, "src": src}}), src
 }
 
 func TestUnpackChannel(t *testing.T) {
@@ -238,16 +240,16 @@ func TestUnpackChannelErrors(t *testing.T) {
 		})
 	}
 	src := t.TempDir()
-	do(t, "unpack-channel", Job{Env: map[string]string{"channelName": "c", "src": src}}).
+	do(t, "unpack-channel", builtinjob.Job{Env: map[string]string{"channelName": "c", "src": src}}).
 		fails(t, "error: failed to open archive: Error reading '"+src+"'")
-	do(t, "unpack-channel", Job{Env: map[string]string{"channelName": "c", "src": src + "/none"}}).
+	do(t, "unpack-channel", builtinjob.Job{Env: map[string]string{"channelName": "c", "src": src + "/none"}}).
 		fails(t, "error: failed to open archive: Failed to open '"+src+"/none'")
 }
 
 // An output that is a link is not unpacked through.
 func TestUnpackOutputIsLink(t *testing.T) {
 	top := plant(t, map[string]string{"elsewhere/": "", "out": "->TOP/elsewhere", "src": string(tarball(t, file("x")))})
-	r := do(t, "unpack-channel", Job{Env: map[string]string{"channelName": "c", "src": top + "/src"},
+	r := do(t, "unpack-channel", builtinjob.Job{Env: map[string]string{"channelName": "c", "src": top + "/src"},
 		Outputs: map[string]string{"out": top + "/out"}})
 	if r.exit != 1 || len(tree(t, top+"/elsewhere")) != 0 {
 		t.Errorf("exit status %d, log:\n%s", r.exit, r.log)
@@ -279,7 +281,7 @@ func FuzzUnpack(f *testing.F) {
 		if err := os.WriteFile(src, archive, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		do(t, "unpack-channel", Job{Env: map[string]string{"channelName": "c", "src": src},
+		do(t, "unpack-channel", builtinjob.Job{Env: map[string]string{"channelName": "c", "src": src},
 			Outputs: map[string]string{"out": filepath.Join(top, "out")}})
 		entries, err := os.ReadDir(top)
 		if err != nil {
