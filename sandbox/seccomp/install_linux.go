@@ -1,7 +1,6 @@
 package seccomp
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -10,19 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrPlatform is the answer where no filter can be made. The text is upstream's.
-var ErrPlatform = errors.New("seccomp is not supported on this platform; " +
-	"you can bypass this error by setting the option 'filter-syscalls' to false, " +
-	"but note that untrusted builds can then create setuid binaries!")
-
 // Install puts the filter on the calling thread alone, for good; children inherit it.
 // The caller has locked its goroutine to the thread, and is root or has set no-new-privileges on it.
 func Install() error {
-	abis, ok := ABIs(runtime.GOARCH)
-	if !ok {
-		return ErrPlatform
-	}
-	program, err := Assemble(abis)
+	program, err := Program(runtime.GOARCH)
 	if err != nil {
 		return err
 	}

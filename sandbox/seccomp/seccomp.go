@@ -1,20 +1,26 @@
 // Package seccomp makes the system call filter of builders.
 //
 // A filter is a list of [Rule] for each ABI that a processor can run ([ABI]), assembled into one BPF program by
-// [Assemble]; [Install] puts the one for this machine on the calling thread. The default is to allow: the filter's only
-// purpose is that a build result can be represented in a NAR and cannot become somebody's privilege.
+// [Assemble]; [Program] gives the one for a machine, and [Install] puts it on the calling thread. The default is to
+// allow: the filter's only purpose is that a build result can be represented in a NAR and cannot become somebody's
+// privilege.
 //
 //   - Changing a file's mode to one with a set-user-id or set-group-id bit fails with EPERM.
-//   - Creating a file with such a bit (open, openat, creat, mknod, mknodat) fails likewise. Upstream leaves these
-//     to the canonicalisation of outputs, until which such a file exists.
-//   - Reading and writing extended attributes (and with them ACLs) fails with ENOTSUP. Removing and listing them is
-//     let through, as in the upstream release whose behaviour we match (2.34.8).
+//   - Creating a file with such a bit (open, openat, creat, mknod, mknodat) fails likewise.
+//   - openat2 and io_uring fail with ENOSYS, as on a kernel without them: the mode of the file that they create lies
+//     in memory, where a filter cannot see it. Programs go back to the calls that came before.
+//   - Reading, listing and writing extended attributes (and with them ACLs), by path, by descriptor and beneath a
+//     directory, fails with ENOTSUP. Removing them is let through, since it can only make a file plainer.
 //
-// Two ways of creating a file cannot be seen by a filter, because their arguments lie in memory: openat2 and
-// submissions to an io_uring. A mode given there reaches the file system, and canonicalisation removes it.
+// The upstream release whose behaviour we match (2.34.8) stops less: the chmod family and the reading and writing of
+// attributes by the calls before setxattrat; 2.35 added the listing. What creates a file with its bits set, and what
+// reaches attributes through the newer calls, it leaves to the canonicalisation of outputs. Until that has run the
+// file exists, and another user who can reach it can run it; so we are stricter. Where upstream's filter knows a call
+// and ours knows it too, the error is the same.
 package seccomp
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/net/bpf"
@@ -34,6 +40,8 @@ const (
 	CreateMode2
 	// Unsupported denies the call with ENOTSUP.
 	Unsupported
+	// Missing denies the call with ENOSYS.
+	Missing
 )
 
 // Rule applies a check to one system call.
@@ -66,6 +74,7 @@ const (
 	retAllow       = 0x7fff0000
 
 	errPerm   = 1
+	errNoSys  = 38
 	errNotSup = 95
 )
 
@@ -74,6 +83,21 @@ const (
 	// createBits are O_CREAT and the bit that O_TMPFILE adds to O_DIRECTORY, the same on all ABIs here.
 	createBits = 0o100 | 0o20000000
 )
+
+// ErrPlatform is the answer where no filter can be made. The text is upstream's.
+var ErrPlatform = errors.New("seccomp is not supported on this platform; " +
+	"you can bypass this error by setting the option 'filter-syscalls' to false, " +
+	"but note that untrusted builds can then create setuid binaries!")
+
+// Program returns the filter for a machine of this Go architecture, ready for the kernel: struct sock_filter has the
+// layout of its elements. Where there is no table it is [ErrPlatform].
+func Program(goarch string) ([]bpf.RawInstruction, error) {
+	abis, ok := ABIs(goarch)
+	if !ok {
+		return nil, ErrPlatform
+	}
+	return Assemble(abis)
+}
 
 // Assemble makes the program for all ABIs of a machine. A call through any other ABI kills the process.
 func Assemble(abis []ABI) ([]bpf.RawInstruction, error) {
@@ -108,9 +132,10 @@ func (a ABI) instructions() []bpf.Instruction {
 }
 
 var (
-	allow   = bpf.RetConstant{Val: retAllow}
-	denied  = bpf.RetConstant{Val: retErrno | errPerm}
-	unknown = bpf.RetConstant{Val: retErrno | errNotSup}
+	allow       = bpf.RetConstant{Val: retAllow}
+	denied      = bpf.RetConstant{Val: retErrno | errPerm}
+	unsupported = bpf.RetConstant{Val: retErrno | errNotSup}
+	missing     = bpf.RetConstant{Val: retErrno | errNoSys}
 )
 
 // instructions end in a return on every way.
@@ -125,7 +150,9 @@ func (c Check) instructions() []bpf.Instruction {
 	case CreateMode2:
 		return append(ifCreates(2), denySetID(3)...)
 	case Unsupported:
-		return []bpf.Instruction{unknown}
+		return []bpf.Instruction{unsupported}
+	case Missing:
+		return []bpf.Instruction{missing}
 	}
 	panic(fmt.Sprintf("seccomp: unknown check %d", c))
 }

@@ -32,29 +32,42 @@ func ABIs(goarch string) ([]ABI, bool) {
 	return nil, false
 }
 
-// fchmodat2 came late enough to have one number everywhere.
-const fchmodat2 = 452
+// commonRules are the calls that came late enough to have one number everywhere.
+func commonRules() []Rule {
+	return []Rule{
+		{452, ModeIn2},     // fchmodat2
+		{437, Missing},     // openat2
+		{425, Missing},     // io_uring_setup
+		{426, Missing},     // io_uring_enter
+		{427, Missing},     // io_uring_register
+		{463, Unsupported}, // setxattrat
+		{464, Unsupported}, // getxattrat
+		{465, Unsupported}, // listxattrat
+	}
+}
 
 // Numbers are from the kernel's system call tables, the most frequent calls first.
 
 func x8664Rules() []Rule {
-	return []Rule{
-		{257, CreateMode2},   // openat
-		{2, CreateMode1},     // open
-		{90, ModeIn1},        // chmod
-		{91, ModeIn1},        // fchmod
-		{268, ModeIn2},       // fchmodat
-		{fchmodat2, ModeIn2}, //
-		{85, ModeIn1},        // creat
-		{133, ModeIn1},       // mknod
-		{259, ModeIn2},       // mknodat
-		{188, Unsupported},   // setxattr
-		{189, Unsupported},   // lsetxattr
-		{190, Unsupported},   // fsetxattr
-		{191, Unsupported},   // getxattr
-		{192, Unsupported},   // lgetxattr
-		{193, Unsupported},   // fgetxattr
-	}
+	return append([]Rule{
+		{257, CreateMode2}, // openat
+		{2, CreateMode1},   // open
+		{90, ModeIn1},      // chmod
+		{91, ModeIn1},      // fchmod
+		{268, ModeIn2},     // fchmodat
+		{85, ModeIn1},      // creat
+		{133, ModeIn1},     // mknod
+		{259, ModeIn2},     // mknodat
+		{188, Unsupported}, // setxattr
+		{189, Unsupported}, // lsetxattr
+		{190, Unsupported}, // fsetxattr
+		{191, Unsupported}, // getxattr
+		{192, Unsupported}, // lgetxattr
+		{193, Unsupported}, // fgetxattr
+		{194, Unsupported}, // listxattr
+		{195, Unsupported}, // llistxattr
+		{196, Unsupported}, // flistxattr
+	}, commonRules()...)
 }
 
 func i386Rules() []Rule {
@@ -75,35 +88,39 @@ func armRules() []Rule {
 
 // old32Rules are the numbers that i386 and ARM have in common.
 func old32Rules() []Rule {
-	return []Rule{
-		{5, CreateMode1},     // open
-		{15, ModeIn1},        // chmod
-		{94, ModeIn1},        // fchmod
-		{fchmodat2, ModeIn2}, //
-		{8, ModeIn1},         // creat
-		{14, ModeIn1},        // mknod
-		{226, Unsupported},   // setxattr
-		{227, Unsupported},   // lsetxattr
-		{228, Unsupported},   // fsetxattr
-		{229, Unsupported},   // getxattr
-		{230, Unsupported},   // lgetxattr
-		{231, Unsupported},   // fgetxattr
-	}
+	return append([]Rule{
+		{5, CreateMode1},   // open
+		{15, ModeIn1},      // chmod
+		{94, ModeIn1},      // fchmod
+		{8, ModeIn1},       // creat
+		{14, ModeIn1},      // mknod
+		{226, Unsupported}, // setxattr
+		{227, Unsupported}, // lsetxattr
+		{228, Unsupported}, // fsetxattr
+		{229, Unsupported}, // getxattr
+		{230, Unsupported}, // lgetxattr
+		{231, Unsupported}, // fgetxattr
+		{232, Unsupported}, // listxattr
+		{233, Unsupported}, // llistxattr
+		{234, Unsupported}, // flistxattr
+	}, commonRules()...)
 }
 
 // genericRules are the numbers of architectures that came after the common table (asm-generic/unistd.h).
 func genericRules() []Rule {
-	return []Rule{
-		{56, CreateMode2},    // openat
-		{52, ModeIn1},        // fchmod
-		{53, ModeIn2},        // fchmodat
-		{fchmodat2, ModeIn2}, //
-		{33, ModeIn2},        // mknodat
-		{5, Unsupported},     // setxattr
-		{6, Unsupported},     // lsetxattr
-		{7, Unsupported},     // fsetxattr
-		{8, Unsupported},     // getxattr
-		{9, Unsupported},     // lgetxattr
-		{10, Unsupported},    // fgetxattr
-	}
+	return append([]Rule{
+		{56, CreateMode2}, // openat
+		{52, ModeIn1},     // fchmod
+		{53, ModeIn2},     // fchmodat
+		{33, ModeIn2},     // mknodat
+		{5, Unsupported},  // setxattr
+		{6, Unsupported},  // lsetxattr
+		{7, Unsupported},  // fsetxattr
+		{8, Unsupported},  // getxattr
+		{9, Unsupported},  // lgetxattr
+		{10, Unsupported}, // fgetxattr
+		{11, Unsupported}, // listxattr
+		{12, Unsupported}, // llistxattr
+		{13, Unsupported}, // flistxattr
+	}, commonRules()...)
 }
