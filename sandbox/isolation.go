@@ -51,7 +51,7 @@ const (
 	EntrySys
 	// EntryTmpfs is a file system in memory, whose size is Text ("50%", "64m").
 	EntryTmpfs
-	// EntryPts is a devpts of the builder's own. Where the kernel has no such thing the host's appears.
+	// EntryPts is a devpts of the builder's own.
 	EntryPts
 )
 
@@ -70,6 +70,18 @@ type Entry struct {
 	Own bool
 	// ReadOnly is for EntryBind.
 	ReadOnly bool
+	// Fresh says of an EntryBind that Source holds nothing but what entries put there: it was made for this build, and
+	// nobody else can reach it. Elsewhere the way to an entry below a bound directory must not lead through a symbolic
+	// link, and costs more.
+	Fresh bool
 	// Optional drops an EntryBind whose Source does not exist.
 	Optional bool
+}
+
+// Support tells what the machine offers for isolation.
+type Support struct {
+	// Namespaces is why a builder cannot be given namespaces of its own, with a procfs for its processes; nil if it can.
+	Namespaces error
+	// UserNamespaces is why there are no user namespaces; nil if there are.
+	UserNamespaces error
 }

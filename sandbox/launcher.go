@@ -17,6 +17,7 @@ var ErrClosed = errors.New("launcher is closed")
 // All methods may be called from any goroutine.
 type Launcher struct {
 	forker    forker
+	isolator  isolator
 	processes sync.WaitGroup // started and not yet waited for
 
 	// Guarded by mu.
@@ -61,6 +62,7 @@ func (l *Launcher) Close() error {
 	l.mu.Unlock()
 	l.processes.Wait()
 	l.forker.close()
+	l.isolator.close()
 	return nil
 }
 
@@ -105,7 +107,7 @@ func (l *Launcher) fork(ctx context.Context, spec *Spec, slave *os.File) (int, e
 	defer null.Close()
 	files := []uintptr{null.Fd(), slave.Fd(), slave.Fd()}
 	for delay := time.Millisecond; ; delay *= 2 {
-		pid, err := l.forker.fork(spec, files)
+		pid, err := l.forkOnce(spec, files)
 		if !errors.Is(err, syscall.ETXTBSY) || delay > time.Second {
 			return pid, err
 		}
@@ -115,6 +117,13 @@ func (l *Launcher) fork(ctx context.Context, spec *Spec, slave *os.File) (int, e
 			return 0, fmt.Errorf("start builder '%s': %w", spec.Path, context.Cause(ctx))
 		}
 	}
+}
+
+func (l *Launcher) forkOnce(spec *Spec, files []uintptr) (int, error) {
+	if spec.Isolation != nil {
+		return l.isolator.fork(spec, files)
+	}
+	return l.forker.fork(spec, files)
 }
 
 // forkExec is the one call that creates a builder; only thread-wide attributes are added by the caller.

@@ -141,15 +141,8 @@ const (
 )
 
 func (p Personality) apply() error {
-	persona := uintptr(addrNoRandomize)
-	if p.Linux32 {
-		persona |= perLinux32
-	}
-	if p.UNAME26 {
-		persona |= uname26
-	}
 	// RawSyscall: it must be this very thread, and it cannot block.
-	if _, _, errno := unix.RawSyscall(unix.SYS_PERSONALITY, persona, 0, 0); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_PERSONALITY, uintptr(p.argument()), 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
@@ -158,6 +151,13 @@ func (p Personality) apply() error {
 // sysProcAttr: Go's child sets the death signal after it has changed user, which would clear it.
 func sysProcAttr(spec *Spec) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(spec.User)}
+}
+
+// forkStopped forks a child of Go's making that stops where it would begin to run.
+func forkStopped() (int, error) {
+	return syscall.ForkExec("/proc/self/exe", []string{"limits"}, &syscall.ProcAttr{
+		Env: []string{}, Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
+	})
 }
 
 func closeOnExecAll() error {

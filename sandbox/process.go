@@ -26,13 +26,16 @@ type Result struct {
 // Process is a started builder with everything that it has started in turn.
 // All methods may be called from any goroutine.
 type Process struct {
-	pid     int
-	tree    *tree
-	user    *User
-	output  *output
-	release func()      // counts the process out of its Launcher
-	unwatch func() bool // stops watching the context; false when killing has begun
-	watched chan struct{}
+	pid  int
+	tree *tree
+	user *User
+	// isolated: the builder is process 1 of its namespace, so the kernel ends all others with it, and reports its end only
+	// when they are gone.
+	isolated bool
+	output   *output
+	release  func()      // counts the process out of its Launcher
+	unwatch  func() bool // stops watching the context; false when killing has begun
+	watched  chan struct{}
 
 	waitOnce sync.Once
 	result   Result
@@ -45,12 +48,13 @@ type Process struct {
 
 func newProcess(ctx context.Context, pid int, spec *Spec, master *os.File, release func()) *Process {
 	p := &Process{
-		pid:     pid,
-		tree:    newTree(pid, spec),
-		user:    spec.User,
-		output:  &output{master: master},
-		release: release,
-		watched: make(chan struct{}),
+		pid:      pid,
+		tree:     newTree(pid, spec),
+		user:     spec.User,
+		isolated: spec.Isolation != nil,
+		output:   &output{master: master},
+		release:  release,
+		watched:  make(chan struct{}),
 	}
 	p.unwatch = context.AfterFunc(ctx, func() {
 		defer close(p.watched)
@@ -78,6 +82,9 @@ func (p *Process) Kill() error {
 	defer p.mu.Unlock()
 	if p.reaped {
 		return nil
+	}
+	if p.isolated {
+		return killOne(p.pid)
 	}
 	// The builder itself first: it may not yet have changed its user.
 	err := killGroup(p.pid)
@@ -111,6 +118,9 @@ func (p *Process) wait() {
 
 // finish clears the rest of the tree and reaps the builder, whose zombie keeps its pid reserved until then.
 func (p *Process) finish() error {
+	if p.isolated {
+		return p.reap(func() error { return nil })
+	}
 	if p.user != nil {
 		err := p.reap(func() error { return killGroup(p.pid) })
 		return errors.Join(err, killUser(p.user.UID))
@@ -148,6 +158,13 @@ func newResult(status unix.WaitStatus, usage *unix.Rusage) Result {
 		r.ExitCode, r.Signal = -1, status.Signal()
 	}
 	return r
+}
+
+func killOne(pid int) error {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill builder %d: %w", pid, err)
+	}
+	return nil
 }
 
 // killGroup kills the process group of a builder that has not been reaped. That all have gone is no error,

@@ -1,0 +1,207 @@
+package plan
+
+import (
+	"encoding/binary"
+	"path"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// rootOptions bound what a builder that owns its root can put there: everything large has a place on disk.
+const rootOptions = "mode=0755,size=64m,nr_inodes=100k"
+
+// root mounts an empty file system and fills it. From here to the pivot all targets are relative to it.
+func (p *planner) root() {
+	// Modes are meant as they are written.
+	p.add("set file mode mask", "", "umask", unix.SYS_UMASK, num(0))
+	p.add("mount root", p.in.Root, "mount", unix.SYS_MOUNT, str("none"), str(p.in.Root), str("tmpfs"), num(unix.MS_NOSUID|unix.MS_NODEV), str(rootOptions))
+	p.add("enter root", p.in.Root, "chdir", unix.SYS_CHDIR, str(p.in.Root))
+	var late []Entry
+	for i := range p.in.Entries {
+		e := &p.in.Entries[i]
+		// What belongs to a namespace is mounted by the namespace's owner, which a builder with a range of ids is not yet.
+		if p.in.Owner && (e.Kind == Sys || e.Kind == Pts || e.Kind == Tmpfs) {
+			p.dirsAbove(e.Target)
+			p.dir(e.Target, 0o755)
+			late = append(late, *e)
+			continue
+		}
+		p.entry(e)
+	}
+	p.in.Entries = late
+}
+
+func (p *planner) entry(e *Entry) {
+	if p.below(e.Target) {
+		p.guarded(e)
+		return
+	}
+	p.dirsAbove(e.Target)
+	rel := relative(e.Target)
+	switch e.Kind {
+	case Dir:
+		p.dir(e.Target, e.Mode)
+		p.give(e)
+	case File:
+		p.file(e, rel)
+	case Link:
+		p.add("make symbolic link", e.Target, "symlinkat", unix.SYS_SYMLINKAT, str(e.Text), num(unix.AT_FDCWD), str(rel))
+	case BindDir:
+		p.dir(e.Target, 0o755)
+		p.bind(e, rel)
+	case BindFile:
+		p.add("make mount point", e.Target, "mknodat", unix.SYS_MKNODAT, num(unix.AT_FDCWD), str(rel), num(unix.S_IFREG|0o644), num(0)).unless(unix.EEXIST)
+		p.bind(e, rel)
+	default:
+		p.dir(e.Target, 0o755)
+		p.special(e, rel)
+	}
+}
+
+// special mounts a file system that is made for the builder.
+func (p *planner) special(e *Entry, rel string) {
+	switch e.Kind {
+	case Proc:
+		p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str("proc"), str(rel), str("proc"), num(0), null)
+		if p.in.Outside.UID == 0 {
+			p.guardProc(e.Target, rel)
+		}
+	case Sys:
+		p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str("sysfs"), str(rel), str("sysfs"), num(0), null)
+	case Tmpfs:
+		p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str("none"), str(rel), str("tmpfs"), num(0), str("size="+e.Text))
+	case Pts:
+		p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str("devpts"), str(rel), str("devpts"), num(0), str("newinstance,mode=0620"))
+		p.add("open to all", e.Target+"/ptmx", "fchmodat", unix.SYS_FCHMODAT, num(unix.AT_FDCWD), str(rel+"/ptmx"), num(0o666))
+	}
+}
+
+// guardProc closes what the owner of a file in /proc may write although it has no privileges: the owner is root, and
+// so is a builder of a root daemon without build users, in whatever user namespace it is.
+func (p *planner) guardProc(target, rel string) {
+	for _, name := range []string{"/sys", "/sysrq-trigger", "/irq", "/bus", "/fs", "/acpi", "/scsi"} {
+		// Not every kernel has each, and then there is nothing to remount either.
+		p.add("protect", target+name, "mount", unix.SYS_MOUNT, str(rel+name), str(rel+name), null, num(unix.MS_BIND|unix.MS_REC), null).
+			unless(unix.ENOENT).guard()
+		p.add("protect", target+name, "mount", unix.SYS_MOUNT, null, str(rel+name), null, num(unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY), null)
+	}
+}
+
+func (p *planner) file(e *Entry, rel string) {
+	p.add("make file", e.Target, "openat", unix.SYS_OPENAT, num(unix.AT_FDCWD), str(rel),
+		num(unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC), num(e.Mode)).then(0)
+	p.add("write file", e.Target, "write", unix.SYS_WRITE, null, raw([]byte(e.Text)), num(len(e.Text)))
+	p.give(e)
+}
+
+func (p *planner) give(e *Entry) {
+	if !e.Own {
+		return
+	}
+	who := p.in.Outside
+	if !p.in.Privileged {
+		who = p.in.Inside
+	}
+	p.add("give to builder", e.Target, "fchownat", unix.SYS_FCHOWNAT, num(unix.AT_FDCWD), str(relative(e.Target)), num(who.UID), num(who.GID), num(0))
+}
+
+func (p *planner) dir(target string, mode uint32) {
+	p.add("make directory", target, "mkdirat", unix.SYS_MKDIRAT, num(unix.AT_FDCWD), str(relative(target)), num(mode)).unless(unix.EEXIST)
+	p.dirs[target] = true
+}
+
+func (p *planner) dirsAbove(target string) {
+	above := path.Dir(target)
+	if p.dirs[above] {
+		return
+	}
+	p.dirsAbove(above)
+	p.dir(above, 0o755)
+}
+
+func (p *planner) bind(e *Entry, rel string) {
+	p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str(e.Source), str(rel), null, num(unix.MS_BIND|unix.MS_REC), null)
+	if e.ReadOnly {
+		p.readOnly(e.Target, rel)
+	}
+	if !e.Fresh {
+		p.foreign = append(p.foreign, e.Target)
+	}
+}
+
+// readOnly. A builder that is nobody else than the daemon owns its inputs: then this is what keeps them as they are,
+// and kernels that cannot do it (before 5.12) will not do.
+func (p *planner) readOnly(target, rel string) {
+	s := p.add("make read-only", target, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(rel), num(unix.AT_RECURSIVE),
+		raw(readOnlyAttr()), num(mountAttrSize))
+	if p.in.Privileged && p.in.Outside.UID != 0 {
+		s.unless(unix.ENOSYS)
+	}
+}
+
+const mountAttrSize = int(unsafe.Sizeof(unix.MountAttr{}))
+
+func readOnlyAttr() []byte {
+	b := make([]byte, mountAttrSize)
+	b[0] = unix.MOUNT_ATTR_RDONLY // attr_set comes first
+	return b
+}
+
+// below tells whether the target lies within what comes from the host.
+func (p *planner) below(target string) bool {
+	for _, f := range p.foreign {
+		if strings.HasPrefix(target, f+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// guarded mounts something in a tree of the host, where anybody may have made symbolic links: the way to it must not
+// lead through one. Files and links are not made there, since that would change the host.
+func (p *planner) guarded(e *Entry) {
+	above, rel, name := relative(path.Dir(e.Target)), relative(e.Target), path.Base(e.Target)
+	switch e.Kind {
+	case File, Link:
+		return
+	case BindFile:
+		p.openBeneath("open directory above", e.Target, above, unix.O_DIRECTORY).then(0)
+		p.add("make mount point", e.Target, "mknodat", unix.SYS_MKNODAT, null, str(name), num(unix.S_IFREG|0o644), num(0)).unless(unix.EEXIST)
+	default:
+		p.openBeneath("open directory above", e.Target, above, unix.O_DIRECTORY).then(0)
+		p.add("make directory", e.Target, "mkdirat", unix.SYS_MKDIRAT, null, str(name), num(0o755)).unless(unix.EEXIST)
+	}
+	p.openBeneath("open mount point", e.Target, rel, 0)
+	switch e.Kind {
+	case Dir:
+	case BindFile, BindDir:
+		p.bind(e, rel)
+	default:
+		p.special(e, rel)
+	}
+}
+
+// openBeneath follows no symbolic link, and ends the child if there is one.
+func (p *planner) openBeneath(verb, target, rel string, flags uint64) *Step {
+	how := make([]byte, unsafe.Sizeof(unix.OpenHow{}))
+	binary.NativeEndian.PutUint64(how, flags|unix.O_PATH|unix.O_CLOEXEC)
+	binary.NativeEndian.PutUint64(how[unsafe.Offsetof(unix.OpenHow{}.Resolve):], unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_BENEATH)
+	return p.add(verb, target, "openat2", unix.SYS_OPENAT2, num(unix.AT_FDCWD), str(rel), raw(how), num(len(how)))
+}
+
+// pivot makes the new root the only one.
+func (p *planner) pivot() {
+	p.add("pivot into root", p.in.Root, "pivot_root", unix.SYS_PIVOT_ROOT, str("."), str("."))
+	// Both are mounted on one another now, and the one on top is the old.
+	p.add("let go of old root", "", "umount2", unix.SYS_UMOUNT2, str("."), num(unix.MNT_DETACH))
+	p.add("enter root", "/", "chdir", unix.SYS_CHDIR, str("/"))
+}
+
+func relative(target string) string {
+	if target == "/" {
+		return "."
+	}
+	return target[1:]
+}
