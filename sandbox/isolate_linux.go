@@ -48,21 +48,13 @@ func (i *isolator) askHost() *hostFacts {
 		f.landlock = errno == 0 && version >= landlockScopes
 		f.coreLimit = hardCoreLimit()
 		f.filesLimit = inheritedFilesLimit()
-		f.filter, f.filterErr = builderFilter()
+		f.filter, f.filterErr = seccomp.Program(runtime.GOARCH)
 	})
 	return &i.facts
 }
 
 // landlockScopes is the version of landlock that knows scopes (Linux 6.12).
 const landlockScopes = 6
-
-func builderFilter() ([]bpf.RawInstruction, error) {
-	abis, ok := seccomp.ABIs(runtime.GOARCH)
-	if !ok {
-		return nil, seccomp.ErrPlatform
-	}
-	return seccomp.Assemble(abis)
-}
 
 // fork starts an isolated builder. files are its standard descriptors.
 func (i *isolator) fork(spec *Spec, files []uintptr) (int, error) {
