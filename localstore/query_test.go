@@ -544,6 +544,30 @@ func TestRealisations(t *testing.T) {
 	}
 }
 
+// An output that was collected may come out differently when it is built again.
+func TestRealisationOfCollected(t *testing.T) {
+	s := open(t, func(o *Options) { o.CADerivations = true })
+	id := pathinfo.DrvOutput{DrvHash: nixhash.Of(nixhash.SHA256, "drv"), DrvPath: mustPath(t, "x.drv"), Output: "out"}
+	first, second := addText(t, s, "out", "first").Path, addText(t, s, "out", "second").Path
+	if err := s.RegisterRealisation(ctx, &pathinfo.Realisation{ID: id, OutPath: first, Sigs: []pathinfo.Signature{"a:AAAA"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RegisterRealisation(ctx, &pathinfo.Realisation{ID: id, OutPath: second}); !errors.As(err, new(*RealisationConflictError)) {
+		t.Fatalf("with the first there: %v", err)
+	}
+	if _, err := s.Invalidate(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RegisterRealisation(ctx, &pathinfo.Realisation{ID: id, OutPath: second}); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []pathinfo.DrvOutput{{DrvHash: id.DrvHash, Output: "out"}, {DrvPath: id.DrvPath, Output: "out"}} {
+		if r, err := s.QueryRealisation(ctx, key); err != nil || r == nil || r.OutPath != second || len(r.Sigs) != 0 {
+			t.Errorf("got %+v, %v", r, err)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	o := testOptions(t)
 	parent := filepath.Dir(string(o.StoreDir))

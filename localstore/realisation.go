@@ -66,7 +66,8 @@ func (s *Store) realisation(id pathinfo.DrvOutput, row *db.RealisationRow) (*pat
 }
 
 // RegisterRealisation records which path an output became, under every key that is given. A realisation that is known
-// with the same path gets the new signatures, too; with another path it is a [RealisationConflictError]. Under the
+// with the same path gets the new signatures, too; with another path it is a [RealisationConflictError], unless that
+// path is not valid any more: what a derivation became must not keep it from being built anew. Under the
 // derivation's hash the path must be valid, or it is a [NotValidError]. Signatures are the caller's to check.
 func (s *Store) RegisterRealisation(ctx context.Context, r *pathinfo.Realisation) error {
 	keys := s.realisationKeys(r.ID)
@@ -91,13 +92,20 @@ func (s *Store) mergeRealisation(tx *db.Tx, key realisationKey, r *pathinfo.Real
 	if err != nil {
 		return err
 	}
+	row := db.RealisationRow{Drv: key.drv, Output: r.ID.Output, Path: path, Sigs: joinSignatures(r.Sigs)}
 	if !found {
-		return tx.AddRealisation(key.kind, db.RealisationRow{
-			Drv: key.drv, Output: r.ID.Output, Path: path, Sigs: joinSignatures(r.Sigs),
-		})
+		return tx.AddRealisation(key.kind, row)
 	}
 	if old.Path != path {
-		return &RealisationConflictError{key.id, old.Path, path}
+		_, valid, err := tx.PathID(old.Path)
+		if err != nil {
+			return err
+		}
+		if valid {
+			return &RealisationConflictError{key.id, old.Path, path}
+		}
+		// Only one of the generation by path outlives its output.
+		return tx.ReplaceRealisation(row)
 	}
 	sigs, err := splitSignatures(old.Sigs)
 	if err != nil {

@@ -125,3 +125,14 @@ func (tx *Tx) SetRealisationSignatures(kind KeyKind, drv, output, sigs string) (
 	})
 	return rows > 0, err
 }
+
+// ReplaceRealisation gives a realisation of the generation [ByPath] another output path and its signatures.
+func (tx *Tx) ReplaceRealisation(row RealisationRow) error {
+	_, err := tx.change(stmtReplaceRealisationByPath, func(s *sqlite.Stmt) {
+		s.BindText(1, row.Drv)
+		s.BindText(2, row.Output)
+		s.BindText(3, row.Path)
+		s.BindText(4, row.Sigs)
+	})
+	return err
+}
