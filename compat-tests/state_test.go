@@ -178,7 +178,7 @@ func (s scratch) verify(t testing.TB, reference client) {
 	t.Helper()
 	p := reference.program("nix-store")
 	cmd := exec.Command(p.path, "--verify", "--check-contents")
-	cmd.Env = append(s.clientEnv(reference), "NIX_REMOTE=")
+	cmd.Env = append(s.clientEnv(reference), "NIX_REMOTE=", "NIX_CONFIG=extra-experimental-features = git-hashing blake3-hashes")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("the store does not verify: %v\n%s", err, out)
 	}

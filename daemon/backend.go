@@ -85,6 +85,7 @@ func (b *local) buildAndCollect() error {
 		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
 		Getenv:         os.Getenv,
+		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
 	})
 	b.builder = builder{b.scheduler}
 	b.collector = collector{gc.New(gc.Options{

@@ -30,6 +30,7 @@ type attempt struct {
 	inputs  []storepath.Path // closure, sorted
 	outputs map[string]*output
 	locks   *pathlock.Held
+	waited  bool // for the locks
 	user    *buildusers.Lease
 	tmp     *buildDir
 
@@ -163,6 +164,7 @@ func (a *attempt) lock() (done bool, err error) {
 // waitForLocks waits without a slot, since whoever holds the locks may take long.
 func (a *attempt) waitForLocks(files []string) (done bool, err error) {
 	slices.Sort(files)
+	a.waited = true
 	reason := "waiting for lock on " + ansiMagenta + "'" + strings.Join(files, "', '") + "'" + ansiNormal
 	id := a.s.ids.Next()
 	a.j.feed.Start(id, activity.Warn, activity.BuildWaiting, reason, nil, 0)
@@ -217,12 +219,20 @@ func (a *attempt) lookForOutputs() error {
 		}
 		o.known, o.present, o.intact = p, valid, valid
 		if valid && a.j.mode == derivation.BuildRepair {
-			if o.intact, err = a.s.contentsGood(a.ctx, p); err != nil {
+			if o.intact, err = a.contentsGood(p); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// contentsGood trusts what was found out before the build, unless somebody else may have changed it since.
+func (a *attempt) contentsGood(p storepath.Path) (bool, error) {
+	if good, known := a.j.good[p]; known && !a.waited {
+		return good, nil
+	}
+	return a.s.contentsGood(a.ctx, p)
 }
 
 // removeInvalid deletes what an earlier, unsuccessful build has left. Upstream deletes a corrupt path here too when

@@ -36,6 +36,9 @@ type Options struct {
 	Getenv func(name string) string
 	// Features are the daemon's own experimental features, for questions that no client's settings belong to.
 	Features settings.FeatureSet
+	// SystemFeatures are those that the machine has for derivations that require them (setting system-features); nil
+	// means what each client's settings say.
+	SystemFeatures []string
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -52,7 +55,7 @@ func New(o Options) *Scheduler {
 	b := &builder{o: o, store: o.Store, dir: o.Store.Dir()}
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
-	s.features = o.Features
+	s.features, s.systemFeatures = o.Features, o.SystemFeatures
 	return s
 }
 

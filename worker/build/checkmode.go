@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -89,7 +90,13 @@ func (a *attempt) runDiffHook(hook, before, after string) {
 	cmd.WaitDelay = hookGrace
 	err := cmd.Run()
 	if err != nil && err != exec.ErrWaitDelay {
-		text := textf("diff-hook program %s %s", quotedPath(hook), hookStatus(err))
+		status := "failed with exit code 1" // as if the program had said why it cannot be executed
+		if _, ran := errors.AsType[*exec.ExitError](err); ran {
+			status = hookStatus(err)
+		} else {
+			a.complain("run diff hook", err)
+		}
+		text := textf("diff-hook program %s %s", quotedPath(hook), status)
 		a.j.feed.Message(activity.Error, errorLog(textf("diff hook execution failed: %s", text.String()).Coloured()))
 		return
 	}

@@ -159,7 +159,7 @@ func (d *drvGoal) start() {
 		r.fail(err)
 		return
 	}
-	if f := rejectLocal(r.dir, r.sess.Settings, d.drvPath, d.drv, options); f != nil {
+	if f := r.s.rejectLocal(r.sess.Settings, d.drvPath, d.drv, options); f != nil {
 		d.failWith(f)
 		return
 	}
@@ -171,8 +171,16 @@ func (d *drvGoal) start() {
 		r.fail(err)
 		return
 	}
+	var good map[storepath.Path]bool
+	if d.mode == derivation.BuildRepair {
+		if good, err = d.examineOutputs(); err != nil {
+			r.fail(err)
+			return
+		}
+	}
 	d.step = nil
 	j := &job{
+		good:    good,
 		key:     jobKey{drv: d.drvPath, mode: d.mode, settings: r.outcomeSettings, text: text},
 		options: options,
 		drvPath: d.drvPath, drv: d.drv, mode: d.mode, settings: r.sess.Settings,
@@ -218,6 +226,9 @@ func (d *drvGoal) jobDone(j *job, out *outcome) {
 	default:
 		if out.status == derivation.StatusBuilt {
 			r.progress.done++
+		}
+		if d.mode == derivation.BuildRepair {
+			r.markGood(out.outputs)
 		}
 		d.goal.succeed(out.status, out.outputs)
 	}

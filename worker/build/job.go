@@ -37,6 +37,7 @@ type job struct {
 	mode     derivation.BuildMode
 	settings *settings.Settings
 	options  *derivation.Options
+	good     map[storepath.Path]bool // when repairing: whether the contents of outputs are as registered, where that is known
 	feed     feed
 
 	// ctx ends when nobody wants the job any more.

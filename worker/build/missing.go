@@ -44,6 +44,25 @@ func (s *Scheduler) QueryMissing(ctx context.Context, sess *session.Session, pat
 	return q.res, nil
 }
 
+// lookAhead asks what is missing before a request begins, as upstream does (libstore/build/worker.cc, run). There it
+// primes a cache; here it is only for the warnings about what cannot be known beforehand.
+func (r *request) lookAhead(tops []*goal) error {
+	if !r.sess.Settings.ExperimentalFeatures.Enabled(settings.DynamicDerivations) {
+		return nil
+	}
+	var paths []derivation.DerivedPath
+	for _, g := range tops {
+		switch owner := g.owner.(type) {
+		case *wanted:
+			paths = append(paths, derivation.DerivedPath{Drv: owner.drvRef, Outputs: owner.outputs})
+		case *pathGoal:
+			paths = append(paths, derivation.DerivedPath{Path: owner.path})
+		}
+	}
+	_, err := r.s.QueryMissing(r.ctx, r.sess, paths)
+	return err
+}
+
 func sortedPaths(set map[storepath.Path]struct{}) []storepath.Path {
 	return storepath.SortUnique(slices.Collect(maps.Keys(set)))
 }
@@ -68,13 +87,11 @@ type wish struct {
 
 func (q *missingQuery) want(p derivation.DerivedPath) {
 	w := wish{path: p.Path}
-	if p.Drv != nil {
-		if p.Drv.Drv != nil {
-			// Upstream leaves these out, in these words (libstore/misc.cc, queryMissing).
-			q.sess.Log.Message(activity.Warn, warning(textf("Ignoring dynamic derivation %s while querying missing paths; not yet implemented",
-				printSingle(q.dir, p.Drv))))
-			return
-		}
+	switch {
+	case p.Drv == nil:
+	case p.Drv.Drv != nil:
+		w = wish{path: rootOf(p.Drv), outputs: printSingle(q.dir, p.Drv) + "^" + p.Outputs.String()}
+	default:
 		w = wish{path: p.Drv.Path, outputs: p.Outputs.String()}
 	}
 	if _, again := q.seen[w]; again {
@@ -87,6 +104,12 @@ func (q *missingQuery) want(p derivation.DerivedPath) {
 func (q *missingQuery) look(p derivation.DerivedPath) error {
 	if p.Drv == nil {
 		return q.lookPath(p.Path)
+	}
+	if p.Drv.Drv != nil {
+		// Upstream leaves these out, in these words (libstore/misc.cc, queryMissing).
+		q.sess.Log.Message(activity.Warn, warning(textf("Ignoring dynamic derivation %s while querying missing paths; not yet implemented",
+			printSingle(q.dir, p.Drv))))
+		return nil
 	}
 	return q.lookDrv(p.Drv.Path, p.Outputs)
 }

@@ -11,15 +11,15 @@ import (
 
 // rejectLocal tells why a derivation cannot be built on this machine for a client with these settings; nil if it can
 // (derivation-building-goal.cc, reject).
-func rejectLocal(dir storepath.Dir, s *settings.Settings, drvPath storepath.Path, drv *derivation.Derivation, options *derivation.Options) *Failure {
+func (sched *Scheduler) rejectLocal(s *settings.Settings, drvPath storepath.Path, drv *derivation.Derivation, options *derivation.Options) *Failure {
 	noJobs := s.MaxJobs == 0
 	badPlatform := drv.Platform != s.System && !slices.Contains(s.ExtraPlatforms, drv.Platform) && !drv.IsBuiltin()
-	required, available := requiredFeatures(drv, options), availableFeatures(s)
+	required, available := requiredFeatures(drv, options), sched.availableFeatures(s)
 	lacks := slices.ContainsFunc(required, func(f string) bool { return !slices.Contains(available, f) })
 	if !noJobs && !badPlatform && !lacks {
 		return nil
 	}
-	t := textf("Cannot build '%s'.", dir.Print(drvPath))
+	t := textf("Cannot build '%s'.", sched.store.Dir().Print(drvPath))
 	if noJobs {
 		t = t.and(textf("\nReason: %s (max-jobs = 0)"+
 			"\nHint: set 'max-jobs' to a non-zero value to enable local builds, or configure remote builders via 'builders'",
@@ -49,9 +49,13 @@ func requiredFeatures(drv *derivation.Derivation, options *derivation.Options) [
 	return slices.Compact(required)
 }
 
-// availableFeatures is a sorted set of what this machine has, experimental features that are on included.
-func availableFeatures(s *settings.Settings) []string {
-	available := slices.Clone(s.SystemFeatures)
+// availableFeatures is a sorted set of what this machine has, experimental features that are on included. Upstream's
+// store reads the setting when it is opened: what a client sets has no effect.
+func (sched *Scheduler) availableFeatures(s *settings.Settings) []string {
+	available := slices.Clone(sched.systemFeatures)
+	if available == nil {
+		available = slices.Clone(s.SystemFeatures)
+	}
 	for feature, name := range map[settings.Feature]string{
 		settings.CADerivations: "ca-derivations",
 		settings.RecursiveNix:  "recursive-nix",

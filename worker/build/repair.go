@@ -37,6 +37,41 @@ func (r *request) contentsGood(p storepath.Path) (bool, error) {
 	return good, nil
 }
 
+// markGood remembers that what was just made is good.
+func (r *request) markGood(outputs map[string]storepath.Path) {
+	if r.good == nil {
+		r.good = make(map[storepath.Path]bool)
+	}
+	for _, p := range outputs {
+		r.good[p] = true
+	}
+}
+
+// examineOutputs looks at the contents of all outputs that are there, also of those that nobody has asked for: they are
+// made anew together.
+func (d *drvGoal) examineOutputs() (map[storepath.Path]bool, error) {
+	r := d.r
+	outputs, err := r.s.outputsOf(r.ctx, r.sess.Settings.ExperimentalFeatures, d.drvPath, d.drv)
+	if err != nil {
+		return nil, err
+	}
+	good := make(map[storepath.Path]bool, len(outputs))
+	for _, name := range slices.Sorted(maps.Keys(outputs)) {
+		p := outputs[name]
+		if p.IsZero() {
+			continue
+		}
+		valid, err := r.s.store.IsValid(r.ctx, p)
+		if err == nil && valid {
+			good[p], err = r.contentsGood(p)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return good, nil
+}
+
 func (s *Scheduler) contentsGood(ctx context.Context, p storepath.Path) (bool, error) {
 	info, err := s.store.PathInfo(ctx, p)
 	if err != nil {

@@ -119,6 +119,9 @@ func (r *request) loop(tops []*goal) error {
 			r.open++
 		}
 	}
+	if err := r.lookAhead(tops); err != nil {
+		return err
+	}
 	for {
 		if err := r.workAll(); err != nil {
 			return err

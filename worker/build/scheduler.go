@@ -25,9 +25,11 @@ type Scheduler struct {
 	subst    Substituter // may be nil
 	memo     *derivation.Memo
 	features settings.FeatureSet // the daemon's own
-	ids      *activity.IDs
-	log      zerolog.Logger
-	run      func(*Scheduler, *job) outcome
+
+	systemFeatures []string // the store's; nil means each client's
+	ids            *activity.IDs
+	log            zerolog.Logger
+	run            func(*Scheduler, *job) outcome
 
 	// base is the parent of the jobs' contexts; it outlives the request that happened to start a job.
 	base   context.Context
