@@ -34,6 +34,9 @@ type attempt struct {
 	user    *buildusers.Lease
 	tmp     *buildDir
 
+	isolated bool    // the builder has a world of its own
+	chroot   *chroot // what that needs on disk, while it is there
+
 	// rewrites are the strings that the builder sees in another form: placeholders and hash parts.
 	rewrites map[string]string
 
@@ -108,6 +111,7 @@ func (a *attempt) build() (err error) {
 		return err
 	}
 	a.removeBuildDir(false)
+	a.removeChroot(true)
 	return a.runPostBuildHook()
 }
 
@@ -249,33 +253,10 @@ func (a *attempt) removeInvalid() error {
 	return nil
 }
 
-// checkSandbox decides whether the builder must be isolated (unix/build/derivation-builder.cc, makeDerivationBuilder).
-// Isolation is not there yet, and to build without it what asks for it is not ours to decide.
-func (a *attempt) checkSandbox() error {
-	isolate := false
-	switch a.set.Sandbox {
-	case settings.SandboxTrue:
-		if a.j.options.NoChroot {
-			return errorf("derivation '%s' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'", a.dir.Print(a.j.drvPath))
-		}
-		isolate = true
-	case settings.SandboxRelaxed:
-		isolate = a.kind.IsSandboxed && !a.j.options.NoChroot
-	}
-	switch {
-	case string(a.dir) != a.store.RealDir():
-		return errorf("building using a diverted store is not supported on this platform")
-	case isolate:
-		return errorf("sandboxing builds is not supported on this platform")
-	case slices.Contains(a.j.options.RequiredSystemFeatures, "uid-range"):
-		return errorf("feature 'uid-range' is only supported in sandboxed builds")
-	}
-	return nil
-}
-
 // finish releases what the build has held, in reverse order.
 func (a *attempt) finish(ok bool) {
 	a.removeBuildDir(a.set.KeepFailed && !ok && !a.drv.IsBuiltin())
+	a.removeChroot(ok)
 	if a.activity != 0 {
 		a.j.feed.Stop(a.activity)
 	}

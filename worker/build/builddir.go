@@ -15,10 +15,11 @@ import (
 
 // buildDir is the directory in which one builder works. Its parent must be writable by the daemon alone.
 type buildDir struct {
-	// path is where the builder works, the same inside and outside as long as there is no isolation.
-	path  string
-	fd    int
-	store *localstore.Store
+	// top is what is made and deleted. path is where the builder works: top itself, or, if it is isolated, a directory
+	// in it: then nobody else can enter top, whoever they are. inside is what the builder calls path.
+	top, path, inside string
+	fd                int // of path
+	store             *localstore.Store
 	// foreign is true when the builder runs as somebody else.
 	foreign bool
 }
@@ -31,7 +32,7 @@ func (a *attempt) makeBuildDir() (_ *buildDir, err error) {
 	}
 	uid, gid := a.owner()
 	d := &buildDir{fd: -1, store: a.store, foreign: a.user != nil}
-	if d.path, err = a.createBuildDir(parent); err != nil {
+	if d.top, err = a.createBuildDir(parent); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -42,6 +43,13 @@ func (a *attempt) makeBuildDir() (_ *buildDir, err error) {
 	if d.foreign {
 		if err := checkNotWorldWritable(parent); err != nil {
 			return nil, err
+		}
+	}
+	d.path, d.inside = d.top, d.top
+	if a.isolated {
+		d.path, d.inside = d.top+"/build", a.set.SandboxBuildDir
+		if err := unix.Mkdir(d.path, 0o700); err != nil {
+			return nil, fmt.Errorf("creating directory %s: %w", quotedPath(d.path), err)
 		}
 	}
 	if d.fd, err = unix.Open(d.path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
@@ -121,7 +129,7 @@ func (d *buildDir) close(keep bool) error {
 		// As the same user it could undo this, so then it is pointless.
 		switch {
 		case keep:
-			err = unix.Fchmod(d.fd, 0o755)
+			err = d.open()
 		case d.foreign:
 			err = unix.Fchmod(d.fd, 0)
 		}
@@ -131,7 +139,26 @@ func (d *buildDir) close(keep bool) error {
 	if keep {
 		return err
 	}
-	return errors.Join(err, removeTree(d.store, d.path))
+	if d.top != d.path && unix.Rmdir(d.path) == nil {
+		return errors.Join(err, ignoreNotExist(unix.Rmdir(d.top)))
+	}
+	return errors.Join(err, removeTree(d.store, d.top))
+}
+
+func ignoreNotExist(err error) error {
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
+}
+
+// open lets everybody in. The parent of the top directory is the daemon's, so no link has taken its place.
+func (d *buildDir) open() error {
+	err := unix.Fchmod(d.fd, 0o755)
+	if d.top != d.path {
+		err = errors.Join(err, os.Chmod(d.top, 0o755))
+	}
+	return err
 }
 
 // removeTree deletes what is at path, if anything is. It goes on after the build was given up.

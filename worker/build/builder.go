@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
@@ -46,6 +47,8 @@ type Options struct {
 // Launcher starts builders; *sandbox.Launcher is one.
 type Launcher interface {
 	Start(ctx context.Context, spec sandbox.Spec) (*sandbox.Process, error)
+	// Support tells which isolation Start is capable of.
+	Support() sandbox.Support
 }
 
 var _ Launcher = (*sandbox.Launcher)(nil)
@@ -65,4 +68,6 @@ type builder struct {
 	store *localstore.Store
 	dir   storepath.Dir
 	dirs  atomic.Uint32 // numbers build directories
+	// fallback is when the administrator is told that builds are not isolated.
+	fallback sync.Once
 }

@@ -23,6 +23,9 @@ func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
 	}
 	spec.Args = a.o.BuiltinCommand(name)
 	spec.Path = spec.Args[0]
+	if a.isolated {
+		spec.Path = builtinProgram
+	}
 	spec.Env = a.builtinProcessEnv()
 	job := builtinjob.Job{Name: name, Env: make(map[string]string, len(a.drv.Env)), Outputs: make(map[string]string, len(a.outputs)),
 		Impure: a.kind.IsImpure, Verbosity: uint64(a.set.Verbosity)}
@@ -56,7 +59,7 @@ func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
 }
 
 func (a *attempt) builtinProcessEnv() []string {
-	env := []string{"HOME=" + homeDir, "NIX_BUILD_TOP=" + a.tmp.path, "TMPDIR=" + a.tmp.path}
+	env := []string{"HOME=" + homeDir, "NIX_BUILD_TOP=" + a.tmp.inside, "TMPDIR=" + a.tmp.inside}
 	if a.o.Getenv == nil {
 		return env
 	}

@@ -22,6 +22,14 @@
 // (package sandbox), the registration of what it made (ownership, metadata, references, content addresses, checks,
 // one transaction), and the administrator's post-build hook.
 //
+// # Isolation
+//
+// Whether the builder has a world of its own is decided first. If so, a directory in the store next to the derivation
+// ("….drv.chroot") holds the store that the builder sees, where it makes its outputs under the paths that they are to
+// have: what is there already is not visible to it, so nothing is rewritten but paths that are not known beforehand.
+// A pure function lists what else is in its root; package sandbox makes it so, in memory. From there outputs are moved
+// into the store by the names of the daemon's directories, which no builder can reach.
+//
 // # Texts
 //
 // Failures carry upstream's texts (release 2.34.8). Upstream highlights arguments with escape sequences, on the wire

@@ -36,7 +36,7 @@ func (a *attempt) environment() (*environment, error) {
 		return nil, err
 	}
 	for _, name := range []string{"NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"} {
-		env.vars[name] = a.tmp.path
+		env.vars[name] = a.tmp.inside
 	}
 	if a.kind.IsFixed {
 		env.vars["NIX_OUTPUT_CHECKED"] = "1"
@@ -69,7 +69,7 @@ func (a *attempt) addAttributes(env *environment) error {
 		if value, ok := a.drv.Env[name]; ok {
 			file := derivation.PassAsFileName(name)
 			env.files[file] = value
-			a.setFile(env, name+"Path", a.tmp.path+"/"+file)
+			a.setFile(env, name+"Path", a.tmp.inside+"/"+file)
 		}
 	}
 	for file, paths := range graphs {
@@ -106,8 +106,8 @@ func (a *attempt) addStructured(env *environment, graphs map[string][]storepath.
 		return err
 	}
 	env.files[".attrs.sh"], env.files[".attrs.json"] = shell, json
-	env.vars["NIX_ATTRS_SH_FILE"] = a.tmp.path + "/.attrs.sh"
-	env.vars["NIX_ATTRS_JSON_FILE"] = a.tmp.path + "/.attrs.json"
+	env.vars["NIX_ATTRS_SH_FILE"] = a.tmp.inside + "/.attrs.sh"
+	env.vars["NIX_ATTRS_JSON_FILE"] = a.tmp.inside + "/.attrs.json"
 	return nil
 }
 

@@ -29,13 +29,26 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 			return nil, err
 		}
 	}
-	if err := unix.Access(homeDir, unix.F_OK); err == nil {
+	user := a.sandboxUser()
+	var isolation *sandbox.Isolation
+	if a.isolated {
+		// A user's other groups are for builds that see the machine, as upstream.
+		if user != nil {
+			user.Groups = nil
+		}
+		if err := a.isolate(); err != nil {
+			return nil, err
+		}
+		if isolation, err = a.isolation(); err != nil {
+			return nil, err
+		}
+	} else if err := unix.Access(homeDir, unix.F_OK); err == nil {
 		return nil, errorf("home directory %s exists; please remove it to assure purity of builds without sandboxing", quotedPath(homeDir))
 	}
 	spec := &sandbox.Spec{
-		Path: a.drv.Builder, Args: []string{path.Base(a.drv.Builder)}, Env: env.strings(a.rewrites), Dir: a.tmp.path,
-		User: a.sandboxUser(), AllowNewPrivileges: a.set.AllowNewPrivileges, FilterSyscalls: a.set.FilterSyscalls,
-		Personality: a.personality(),
+		Path: a.drv.Builder, Args: []string{path.Base(a.drv.Builder)}, Env: env.strings(a.rewrites), Dir: a.tmp.inside,
+		User: user, AllowNewPrivileges: a.set.AllowNewPrivileges, FilterSyscalls: a.set.FilterSyscalls,
+		Personality: a.personality(), Isolation: isolation,
 	}
 	for _, arg := range a.drv.Args {
 		spec.Args = append(spec.Args, rewriteString(arg, a.rewrites))
@@ -169,7 +182,11 @@ func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {
 	if !path.IsAbs(spec.Path) {
 		return nil, syscall.ENOENT
 	}
-	return a.o.Launcher.Start(a.ctx, *spec)
+	p, err := a.o.Launcher.Start(a.ctx, *spec)
+	if err != nil && a.isolated && executionError(a.drv.Builder, err) == "" {
+		err = &traceError{"while setting up the build environment", err}
+	}
+	return p, err
 }
 
 // executionError is what appears in the log when the builder cannot be executed: to the build that is as if the

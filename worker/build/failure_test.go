@@ -254,22 +254,6 @@ func TestMissingDerivation(t *testing.T) {
 	}
 }
 
-func TestSandboxIsNotSilentlyLeftOut(t *testing.T) {
-	w := newWorld(t)
-	w.set(func(s *settings.Settings) { s.Sandbox = settings.SandboxTrue })
-	err := w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(w.drv("a", "echo > $out"))}, derivation.BuildNormal)
-	if err == nil || err.Error() != "sandboxing builds is not supported on this platform" {
-		t.Errorf("got %v", err)
-	}
-	noChroot := w.drv("b", "echo > $out", func(d *derivation.Derivation) { d.Env["__noChroot"] = "1" })
-	err = w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(noChroot)}, derivation.BuildNormal)
-	if want := "derivation '" + w.print(noChroot) + "' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'"; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-	w.set(func(s *settings.Settings) { s.Sandbox = settings.SandboxRelaxed })
-	w.mustBuild(noChroot)
-}
-
 func TestProgress(t *testing.T) {
 	w := newWorld(t)
 	w.mustBuild(w.drv("a", "echo > $out"))

@@ -88,7 +88,7 @@ func (a *attempt) examineAll(all map[string]*made) error {
 		if o.intact && a.j.mode != derivation.BuildCheck {
 			continue
 		}
-		m := &made{output: o, path: a.store.RealPath(o.scratch)}
+		m := &made{output: o, path: a.realOutput(o.scratch)}
 		all[name] = m
 		if err := a.examine(m, seen, candidates); err != nil {
 			return err
@@ -296,6 +296,9 @@ func (a *attempt) commit(infos map[string]*pathinfo.Info) error {
 
 // removeScratch deletes what was made again of outputs that were there.
 func (a *attempt) removeScratch() error {
+	if a.chroot != nil {
+		return nil // it goes with the rest
+	}
 	for _, o := range a.outputs {
 		if !o.known.IsZero() && o.scratch != o.known {
 			if err := a.removeTree(a.store.RealPath(o.scratch)); err != nil {

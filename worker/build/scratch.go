@@ -9,8 +9,8 @@ import (
 	"nixdaemon/protocol/storepath"
 )
 
-// chooseScratch decides where the builder makes each output. A path that is there cannot be written over and not be
-// hidden either, so a fallback path takes its place, with a hash part that is replaced in what the builder is told
+// chooseScratch decides where the builder makes each output. An isolated builder does not see those that are there.
+// Otherwise a path that is there cannot be written over and not be hidden either, so a fallback path takes its place, with a hash part that is replaced in what the builder is told
 // and, afterwards, in what it made. An output whose path is unknown is made at a fallback path, too.
 func (a *attempt) chooseScratch() error {
 	a.rewrites = make(map[string]string, len(a.outputs))
@@ -19,7 +19,7 @@ func (a *attempt) chooseScratch() error {
 		switch {
 		case o.known.IsZero():
 			o.scratch, err = a.fallbackPath("rewrite:"+a.j.drvPath.Base()+":name:"+name, storepath.OutputPathName(a.drv.Name, name))
-		case o.present:
+		case o.present && !a.isolated:
 			o.scratch, err = a.fallbackPath("rewrite:"+a.j.drvPath.Base()+":"+o.known.Base(), o.known.Name())
 		default:
 			o.scratch = o.known
@@ -28,7 +28,7 @@ func (a *attempt) chooseScratch() error {
 			return err
 		}
 		a.rewrites[derivation.HashPlaceholder(name)] = a.dir.Print(o.scratch)
-		if o.scratch == o.known {
+		if o.scratch == o.known || a.isolated {
 			continue
 		}
 		if err := a.removeTree(a.store.RealPath(o.scratch)); err != nil {

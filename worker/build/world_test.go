@@ -28,8 +28,10 @@ type world struct {
 	root  string
 	store *localstore.Store
 	sched *Scheduler
-	sess  *session.Session
-	log   *recorder
+	// options are the scheduler's.
+	options Options
+	sess    *session.Session
+	log     *recorder
 
 	// step, if not nil, may end a change of the store, as if the process had died.
 	step func(name string) error
@@ -67,7 +69,7 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 	for _, f := range change {
 		f(&o)
 	}
-	w.sched = New(o)
+	w.sched, w.options = New(o), o
 	roots := store.NewTempRoots()
 	t.Cleanup(func() {
 		if err := w.sched.Close(context.Background()); err != nil {

@@ -1,0 +1,120 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/localstore"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/storepath"
+)
+
+// chroot is what an isolated builder's root needs on disk: the store that it sees, from which outputs are renamed into
+// the real one, and a /tmp that may grow. All else of that root is in memory (see [rootPlan]). The directory is in the
+// store, next to the derivation, and only the daemon can enter it.
+type chroot struct {
+	dir   string // <derivation>.chroot
+	root  string // dir/root
+	inner string // the store directory beneath root; the builder sees nothing of what is above
+	tmp   string // dir/tmp: elsewhere, since there are stores below /tmp
+	mount string // dir/mnt, empty: where the launcher mounts the builder's root
+	store *localstore.Store
+}
+
+// makeChroot makes the directory anew; close it. gid is the group of the builder's user, -1 if it has none of its own
+// (unix/build/chroot-derivation-builder.cc, prepareSandbox).
+func makeChroot(store *localstore.Store, drv storepath.Path, gid int) (*chroot, error) {
+	dir := store.RealPath(drv) + ".chroot"
+	c := &chroot{dir: dir, root: dir + "/root", inner: dir + "/root" + string(store.Dir()), tmp: dir + "/tmp",
+		mount: dir + "/mnt", store: store}
+	err := unix.Mkdir(dir, 0o700)
+	if err == unix.EEXIST {
+		if err := removeTree(store, dir); err != nil {
+			return nil, err
+		}
+		err = unix.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot create %s: %w", quotedPath(dir), err)
+	}
+	if err := c.fill(gid); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+// fill makes what is below. Nobody else can enter, so that names mean what they say.
+func (c *chroot) fill(gid int) error {
+	if err := os.MkdirAll(c.inner, 0o755); err != nil {
+		return err
+	}
+	for _, dir := range []string{c.tmp, c.mount} {
+		if err := unix.Mkdir(dir, 0o700); err != nil {
+			return fmt.Errorf("cannot create %s: %w", quotedPath(dir), err)
+		}
+	}
+	if gid >= 0 {
+		if err := unix.Chown(c.inner, 0, gid); err != nil {
+			return fmt.Errorf("cannot change ownership of %s: %w", quotedPath(c.inner), err)
+		}
+	}
+	// After the owner: changing that may clear bits.
+	for dir, mode := range map[string]uint32{c.inner: 0o1775, c.tmp: 0o1777} {
+		if err := unix.Chmod(dir, mode); err != nil {
+			return fmt.Errorf("cannot change mode of %s: %w", quotedPath(dir), err)
+		}
+	}
+	return nil
+}
+
+// path is where a store path of the builder's is.
+func (c *chroot) path(p storepath.Path) string { return c.inner + "/" + p.Base() }
+
+// close removes everything. It may be called more than once.
+func (c *chroot) close() error {
+	if c.dir == "" {
+		return nil
+	}
+	err := removeTree(c.store, c.dir)
+	if err == nil {
+		c.dir = ""
+	}
+	return err
+}
+
+// isolate makes the builder's root, as far as it is on disk. finish removes it.
+func (a *attempt) isolate() (err error) {
+	a.j.feed.Message(activity.Chatty, "setting up chroot environment in "+quotedPath(a.store.RealPath(a.j.drvPath)+".chroot"))
+	_, gid := a.owner()
+	a.chroot, err = makeChroot(a.store, a.j.drvPath, gid)
+	return err
+}
+
+// realOutput is where an output is found that the builder has made at that path.
+func (a *attempt) realOutput(p storepath.Path) string {
+	if a.chroot != nil {
+		return a.chroot.path(p)
+	}
+	return a.store.RealPath(p)
+}
+
+// removeChroot ends the isolation. What an unsuccessful builder has made of outputs is left in the store, for those who
+// want to see it (unix/build/chroot-derivation-builder.cc, cleanupBuild).
+func (a *attempt) removeChroot(ok bool) {
+	if a.chroot == nil {
+		return
+	}
+	if !ok && a.j.mode == derivation.BuildNormal {
+		for _, o := range a.outputs {
+			if !o.known.IsZero() && !o.present && exists(a.chroot.path(o.known)) && !exists(a.store.RealPath(o.known)) {
+				a.complain("keep output of failed build", a.store.Move(a.chroot.path(o.known), a.store.RealPath(o.known)))
+			}
+		}
+	}
+	a.complain("remove root of builder", a.chroot.close())
+	a.chroot = nil
+}

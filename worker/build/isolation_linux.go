@@ -1,0 +1,4 @@
+package build
+
+// canIsolate tells whether there are builders with a root of their own on this system.
+const canIsolate = true

@@ -1,0 +1,92 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"nixdaemon/protocol/activity"
+)
+
+// runPreBuildHook runs the administrator's program that names more paths to show to the builder
+// (unix/build/derivation-builder.cc, getPathsInSandbox). It is given the derivation and the directory of the builder's
+// root; what it complains of goes where the daemon's own errors go.
+func (a *attempt) runPreBuildHook(paths sandboxPaths) error {
+	hook := a.set.PreBuildHook
+	if hook == "" {
+		return nil
+	}
+	a.j.feed.Message(activity.Chatty, "executing pre-build hook '"+hook+"'")
+	cmd := exec.CommandContext(a.ctx, hook, a.dir.Print(a.j.drvPath), a.chroot.root)
+	// What it has started ends with it when nobody wants the build any more.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = hookGrace
+	out := &limitedOutput{most: maxHookOutput}
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	err := cmd.Run()
+	switch {
+	case a.ctx.Err() != nil:
+		return context.Cause(a.ctx)
+	case out.full:
+		return errorf("pre-build hook '%s' says more than %s bytes", hook, maxHookOutput)
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+		return parsePreBuildHook(out.String(), paths)
+	}
+	if _, ran := errors.AsType[*exec.ExitError](err); !ran {
+		// As upstream, whose child says so and fails.
+		a.complain("run pre-build hook", err)
+		return errorf("program %s %s", quotedPath(hook), "failed with exit code 1")
+	}
+	return errorf("program %s %s", quotedPath(hook), hookStatus(err))
+}
+
+// maxHookOutput bounds what a hook may say.
+const maxHookOutput = 1 << 20
+
+// limitedOutput notes that it has got more than it holds.
+type limitedOutput struct {
+	bytes.Buffer
+	most int
+	full bool
+}
+
+// Write takes everything, so that the program is not stopped by it.
+func (l *limitedOutput) Write(p []byte) (int, error) {
+	if l.Len()+len(p) > l.most {
+		l.full = true
+		return len(p), nil
+	}
+	return l.Buffer.Write(p)
+}
+
+// parsePreBuildHook obeys the commands that a hook has printed: "extra-sandbox-paths" (formerly "extra-chroot-dirs")
+// and then a line for each path up to an empty one. A last line without an end does not count.
+func parsePreBuildHook(text string, paths sandboxPaths) error {
+	within := false
+	for {
+		line, rest, complete := strings.Cut(text, "\n")
+		if !complete {
+			return nil
+		}
+		text = rest
+		switch {
+		case within && line == "":
+			within = false
+		case within:
+			target, source, both := strings.Cut(line, "=")
+			if !both {
+				source = target
+			}
+			paths.set(target, source, false)
+		case line == "extra-sandbox-paths" || line == "extra-chroot-dirs":
+			within = true
+		default:
+			return errorf("unknown pre-build hook command '%s'", line)
+		}
+	}
+}
