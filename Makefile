@@ -5,6 +5,13 @@
 # install  the binary into PREFIX/bin, the service files beside it
 PREFIX ?= /usr/local
 SYSTEMD ?= $(PREFIX)/lib/systemd/system
+ifeq ($(shell uname -s),Darwin)
+SERVICES = /Library/LaunchDaemons
+SERVICE_FILES = contrib/launchd/org.nixos.nix-daemon.plist
+else
+SERVICES = $(SYSTEMD)
+SERVICE_FILES = contrib/systemd/nix-daemon.service contrib/systemd/nix-daemon.socket
+endif
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: demo test bench lint install
@@ -15,7 +22,10 @@ demo:
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "these files are not formatted"; exit 1; }
 	CGO_ENABLED=0 GOOS=linux go vet ./...
-	CGO_ENABLED=0 GOOS=darwin go vet ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=amd64 go vet ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go vet ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=amd64 go build ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build ./...
 	CGO_ENABLED=0 go run $(STATICCHECK) ./...
 
 test: lint
@@ -26,6 +36,7 @@ bench:
 
 install:
 	CGO_ENABLED=0 go build -trimpath -o nix-daemon.new ./daemon/cmd/nix-daemon
-	install -D -m 755 nix-daemon.new $(DESTDIR)$(PREFIX)/bin/nix-daemon
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SERVICES)
+	install -m 755 nix-daemon.new $(DESTDIR)$(PREFIX)/bin/nix-daemon
 	rm -f nix-daemon.new
-	install -D -m 644 -t $(DESTDIR)$(SYSTEMD) contrib/systemd/nix-daemon.service contrib/systemd/nix-daemon.socket
+	install -m 644 $(SERVICE_FILES) $(DESTDIR)$(SERVICES)
