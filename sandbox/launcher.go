@@ -91,9 +91,14 @@ func (l *Launcher) start(ctx context.Context, spec *Spec) (*Process, error) {
 	pid, err := l.fork(ctx, spec, tty.slave)
 	if err != nil {
 		tty.master.Close()
+		spec.tidy()
 		return nil, err
 	}
-	return newProcess(ctx, pid, spec, tty.master, l.processes.Done), nil
+	release := func() {
+		spec.tidy()
+		l.processes.Done()
+	}
+	return newProcess(ctx, pid, spec, tty.master, release), nil
 }
 
 // fork retries while the program is open for writing: a file that the daemon has just written and closed can still be

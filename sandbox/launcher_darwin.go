@@ -20,7 +20,11 @@ func (f *forker) fork(spec *Spec, files []uintptr) (int, error) {
 	// The umask belongs to the whole process here; files that other goroutines create within this window get
 	// their exact mode by fchmod afterwards, as everywhere in a store.
 	defer unix.Umask(unix.Umask(0o022))
-	return forkExec(spec, files)
+	steps, err := spec.steps()
+	if err != nil {
+		return 0, err
+	}
+	return forkExec(steps, files)
 }
 
 func (f *forker) close() {}

@@ -32,6 +32,8 @@ type Spec struct {
 	// Cgroup is an open directory of the cgroup (version 2) that the builder starts in. Nil means the daemon's own.
 	// Linux only.
 	Cgroup *os.File
+	// Darwin is the builder's profile and architecture. Nil means none. macOS only.
+	Darwin *DarwinSandbox
 }
 
 // User is the identity of a builder: real, effective and saved ids alike.
@@ -66,6 +68,9 @@ func (s *Spec) validate() error {
 	}
 	if s.User != nil && s.User.UID == 0 {
 		return fmt.Errorf("start builder '%s': %w", s.Path, ErrRootBuilder)
+	}
+	if what := s.unsupported(); what != "" {
+		return fmt.Errorf("start builder '%s': %s: %w", s.Path, what, errors.ErrUnsupported)
 	}
 	return nil
 }

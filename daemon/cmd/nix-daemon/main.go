@@ -9,12 +9,16 @@ import (
 	"syscall"
 
 	"nixdaemon/daemon"
+	"nixdaemon/sandbox/darwinexec"
 	"nixdaemon/worker/builtin"
 )
 
 func main() {
 	if builtin.Invoked(os.Args) {
 		os.Exit(builtin.Main(os.Args))
+	}
+	if darwinexec.Invoked(os.Args) {
+		os.Exit(darwinexec.Main(os.Args))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
