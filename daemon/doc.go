@@ -6,6 +6,13 @@
 // by an access policy; [Run] builds the store, the scheduler and
 // the server from a configuration and joins them.
 //
+// # Limits
+//
+// [Limits] bound what clients take together: connections, and the memory of
+// large requests, of which a worker takes what its client's request claims.
+// Neither can be used up by one user, other than root and those who are
+// trusted. A client that does not greet in time is hung up on.
+//
 // # Stopping
 //
 // When the context ends, the server stops accepting and hangs up on clients

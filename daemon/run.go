@@ -53,14 +53,15 @@ func runMode(ctx context.Context, cfg *config.Config) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	if err := raiseFileLimit(); err != nil {
+	files, err := raiseFileLimit()
+	if err != nil {
 		return err
 	}
 	log := newLog(os.Stderr, cfg.Settings.Verbosity)
 	if cfg.Mode == config.ModeStdio {
 		return runStdio(ctx, cfg, log)
 	}
-	return runSocket(ctx, cfg, log)
+	return runSocket(ctx, cfg, log, defaultLimits(files))
 }
 
 // help shows the manual, as upstream does for "--help".
@@ -82,7 +83,7 @@ Settings are those of nix.conf(5).
 `
 
 // runSocket listens and serves until the context ends.
-func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger) error {
+func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger, limits Limits) error {
 	listeners, err := Inherited()
 	if err != nil {
 		return err
@@ -108,6 +109,7 @@ func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger) erro
 		Trust:    forcedTrust(cfg.Trust),
 		Serve:    b.serve,
 		Log:      log,
+		Limits:   limits.over(cfg.Settings.MaxConnections, cfg.Settings.MaxConnectionsPerUser, cfg.Settings.MaxRequestMemory),
 	}
 	return errors.Join(s.Run(ctx, listeners), b.close())
 }
@@ -152,14 +154,15 @@ func runStdio(ctx context.Context, cfg *config.Config, log zerolog.Logger) error
 	return errors.Join(err, b.close())
 }
 
-// raiseFileLimit lifts the soft limit on open files to the hard one.
-func raiseFileLimit() error {
+// raiseFileLimit lifts the soft limit on open files to the hard one and gives
+// that.
+func raiseFileLimit() (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return os.NewSyscallError("getrlimit", err)
+		return 0, os.NewSyscallError("getrlimit", err)
 	}
 	limit.Cur = limit.Max
-	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	return uint64(limit.Max), os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 }
 
 // serve serves a connection.
@@ -170,6 +173,6 @@ func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) erro
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: b.store, Builder: b.builder, Collector: b.collector, Roots: b.store.NewTempRoots(),
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
-		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Log: b.log,
+		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: b.log,
 	})
 }

@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"time"
 )
 
 // served is a connection that knows whether its client waits for something:
@@ -11,6 +14,11 @@ import (
 // flushes the end of each reply, and reads the next request only then.
 type served struct {
 	conn *net.UnixConn
+	// greeting is how long the client may take for its greeting, from the first
+	// read on; 0 once it has come, or without a limit. Only the goroutine that
+	// reads looks at it.
+	greeting time.Duration
+	timed    bool
 
 	mu sync.Mutex
 	// reading is true while a read waits for bytes.
@@ -30,12 +38,31 @@ func (s *served) Read(p []byte) (int, error) {
 	}
 	s.reading = true
 	s.mu.Unlock()
+	if s.greeting > 0 && !s.timed {
+		s.timed = true
+		s.conn.SetReadDeadline(time.Now().Add(s.greeting))
+	}
 	n, err := s.conn.Read(p)
+	if s.timed && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSilent
+	}
 	s.mu.Lock()
 	s.reading = false
 	s.mid = s.mid || n > 0
 	s.mu.Unlock()
 	return n, err
+}
+
+// errSilent ends connections that nobody uses.
+var errSilent = errors.New("the client did not say in time that it is one")
+
+// Greeted is called by the worker when the client has said who it is.
+func (s *served) Greeted() {
+	s.greeting = 0
+	if s.timed {
+		s.timed = false
+		s.conn.SetReadDeadline(time.Time{})
+	}
 }
 
 // Write writes to the client.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +12,16 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"nixdaemon/protocol/wire"
 )
 
 // DrainTime is how long requests under way may go on after the order to stop.
 const DrainTime = 8 * time.Second
+
+// GreetingTime is how long a client may take, once it is connected, to say
+// that it is one. Afterwards it may be silent for as long as it likes.
+const GreetingTime = time.Minute
 
 // Server accepts connections and serves each in a goroutine of its own.
 type Server struct {
@@ -30,6 +37,11 @@ type Server struct {
 	// Drain is how long requests may go on after the order to stop; 0 is
 	// DrainTime.
 	Drain time.Duration
+	// Limits bound what all clients together take.
+	Limits Limits
+	// Greeting is how long a client may take to say who it is; 0 is
+	// GreetingTime.
+	Greeting time.Duration
 
 	clients atomic.Uint64
 }
@@ -40,6 +52,8 @@ type Peer struct {
 	Trusted bool
 	// Client is a number of its own for each connection.
 	Client uint64
+	// Memory is what its requests share with those of others.
+	Memory wire.Ledger
 }
 
 // Run accepts on all listeners until the context ends, then stops in order. A
@@ -56,7 +70,7 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
 	accepting, stop := context.WithCancel(ctx)
 	defer stop()
 
-	r := &run{s: s, watch: watch, conns: make(map[*served]struct{})}
+	r := &run{s: s, watch: watch, crowd: newCrowd(s.Limits), conns: make(map[*served]struct{})}
 	var accepts sync.WaitGroup
 	errs := make([]error, len(listeners))
 	for i, l := range listeners {
@@ -78,6 +92,7 @@ func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
 type run struct {
 	s     *Server
 	watch hangups
+	crowd *crowd
 	wait  sync.WaitGroup
 
 	mu       sync.Mutex
@@ -122,10 +137,7 @@ func pause(ctx context.Context, d time.Duration) {
 // finish hangs up on idle clients, gives the others the drain time, then
 // cancels what is left and waits for it.
 func (r *run) finish(cancel context.CancelFunc) {
-	drain := r.s.Drain
-	if drain == 0 {
-		drain = DrainTime
-	}
+	drain := cmp.Or(r.s.Drain, DrainTime)
 	r.mu.Lock()
 	r.draining = true
 	busy := 0
@@ -159,10 +171,16 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	log := r.s.Log
 	peer, err := r.admit(conn)
+	var guest *guest
+	if err == nil {
+		guest, err = r.crowd.enter(peer)
+	}
 	if err != nil {
 		log.Error().Msg("while processing connection: " + err.Error())
 		return
 	}
+	defer guest.leave()
+	peer.Memory = guest
 	log.Info().Int("pid", peer.PID).Str("user", peer.User).Bool("trusted", peer.Trusted).
 		Msg(accepted(peer))
 	ctx, cancel := context.WithCancel(ctx)
@@ -173,7 +191,7 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	defer stop()
-	c := &served{conn: conn}
+	c := &served{conn: conn, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
 	if !r.add(c) {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // start runs a server on a socket of its own until the test ends.
-func start(t *testing.T, s *Server) (socket string, stop func() error) {
+func start(t *testing.T, s *Server, log ...zerolog.Logger) (socket string, stop func() error) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "nixd")
 	if err != nil {
@@ -29,6 +29,9 @@ func start(t *testing.T, s *Server) (socket string, stop func() error) {
 		t.Fatal(err)
 	}
 	s.Accounts, s.Log = fakeAccounts{}, zerolog.Nop()
+	if len(log) > 0 {
+		s.Log = log[0]
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, []net.Listener{l}) }()

@@ -175,7 +175,12 @@ func (w *Writer) AddToStoreNar(req AddToStoreNarRequest) {
 func (r *Reader) AddMultipleToStore() (repair, dontCheckSigs bool, err error) { return r.addFlags() }
 
 // Entry gives a reader of the entries of an OpAddMultipleToStore, which have
-// the form of 16 whatever the version; each info is followed by its NAR.
+// the form of 16 whatever the version; each info is followed by its NAR. It
+// takes from the ledger of r, and must be released.
 func (r *Reader) Entry(framed *wire.FramedReader) *Reader {
-	return NewReader(wire.NewReader(framed), r.Dir, Version{Number: Minor(16)})
+	in := wire.NewReader(framed)
+	if l := r.Ledger(); l != nil {
+		in.Share(l)
+	}
+	return NewReader(in, r.Dir, Version{Number: Minor(16)})
 }

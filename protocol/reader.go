@@ -26,8 +26,9 @@ func NewReader(in *wire.Reader, dir storepath.Dir, version Version) *Reader {
 }
 
 // StartRequest begins a new request: whatever it claims in lists and strings
-// until the next one is bounded by wire.MaxRequest together. Data that follows
-// a request as a stream is never held and does not count.
+// until the next one is bounded by wire.MaxRequest together, and by what a
+// ledger has left if there is one (wire.Reader.Share). Data that follows a
+// request as a stream is never held and does not count.
 func (r *Reader) StartRequest() { r.SetBudget(wire.MaxRequest) }
 
 // Op reads the number of the next request.

@@ -152,6 +152,7 @@ func (c *conn) addMultipleToStore(ctx context.Context) error {
 
 func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o localstore.AddOptions) error {
 	entries := c.in.Entry(data)
+	defer entries.Release()
 	entries.Features = c.in.Features
 	if c.forward != nil {
 		return c.forward.AddEntries(ctx, entries, o)

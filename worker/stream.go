@@ -32,7 +32,6 @@ func (s *pulled) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, s.c.breakOff(err)
 	}
-	s.c.in.StartRequest() // the bound on requests is not one on their data
 	data, err := s.c.in.Bytes(n)
 	if err != nil {
 		return 0, s.c.breakOff(unexpected(err))
@@ -40,6 +39,7 @@ func (s *pulled) Read(p []byte) (int, error) {
 	if len(data) == 0 {
 		return 0, io.ErrUnexpectedEOF
 	}
+	s.c.in.Refund(len(data)) // the bound on requests is not one on their data
 	return copy(p, data), nil
 }
 

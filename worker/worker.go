@@ -44,6 +44,9 @@ type Options struct {
 	Client uint64
 	// Trusted clients may do what lets one become root.
 	Trusted bool
+	// Memory is what the connection shares with others for its requests; nil:
+	// each request has its own bound and no other.
+	Memory wire.Ledger
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -51,6 +54,10 @@ type Options struct {
 // idler is a stream that wants to know when a request is answered, so that its
 // owner can tell idle connections from busy ones.
 type idler interface{ Idle() }
+
+// greeter is a stream that wants to know when the client has said who it is,
+// so that its owner can hang up on those that never do.
+type greeter interface{ Greeted() }
 
 // conn is one connection, worked on by one goroutine.
 type conn struct {
@@ -86,6 +93,7 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 	if err != nil {
 		return orderly(err)
 	}
+	defer c.in.Release()
 	c.sess = &session.Session{
 		User: o.User, Client: o.Client, Trusted: o.Trusted,
 		Settings: o.Settings, Log: c.tunnel, Roots: o.Roots,
@@ -103,6 +111,12 @@ func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) 
 		protocol.DaemonVersion(), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust(ctx, o.Trusted, forward)})
 	if err != nil {
 		return nil, err
+	}
+	if g, ok := stream.(greeter); ok {
+		g.Greeted()
+	}
+	if o.Memory != nil {
+		in.Share(o.Memory)
 	}
 	in.Features = DerivationFeatures(o.Settings.ExperimentalFeatures)
 	c := &conn{o: o, in: in, out: out, forward: forward, idle: func() {}}

@@ -40,6 +40,8 @@ type world struct {
 	keys  pathinfo.Keys
 	log   zerolog.Logger
 	ids   activity.IDs
+	// memory is shared by the connections; nil: none is.
+	memory wire.Ledger
 
 	builder     fakeBuilder
 	collector   fakeCollector
@@ -223,7 +225,7 @@ func (w *world) start(trusted bool) *peer {
 		p.served <- Serve(ctx, theirs, Options{
 			Store: w.store, Builder: &w.builder, Collector: &w.collector, Substituter: &w.substituter,
 			Roots: w.store.NewTempRoots(), RequireSigs: true, Keys: func(*settings.Settings) pathinfo.Keys { return w.keys },
-			NixVersion: "2.34.8", Settings: w.set, IDs: &w.ids, User: "somebody", Client: 1, Trusted: trusted, Log: w.log,
+			NixVersion: "2.34.8", Settings: w.set, IDs: &w.ids, User: "somebody", Client: 1, Trusted: trusted, Memory: w.memory, Log: w.log,
 		})
 	}()
 	w.t.Cleanup(func() {

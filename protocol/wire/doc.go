@@ -17,6 +17,7 @@
 //
 // Every length and count is compared with a limit given by the caller before anything is allocated,
 // memory is claimed only as bytes arrive, and [Reader.SetBudget] bounds what one request may claim in total.
+// [Reader.Share] bounds what the requests of several connections may claim together.
 // Malformed input is an [Error]; what the transport reports comes through unchanged.
 // The end of the stream is [io.EOF] before the first byte of a value and [io.ErrUnexpectedEOF] inside one.
 //

@@ -28,6 +28,7 @@ type Reader struct {
 
 	limited bool
 	budget  int64
+	claims  claims
 }
 
 // NewReader returns a reader of r with a buffer of [DefaultBufferSize].
@@ -38,8 +39,9 @@ func NewReaderSize(r io.Reader, size int) *Reader {
 	return &Reader{src: r, size: max(size, minBufferSize)}
 }
 
-// Reset makes the reader read from src, forgetting buffered bytes, errors and budget but keeping its buffer.
+// Reset makes the reader read from src, forgetting buffered bytes, errors, budget and ledger but keeping its buffer.
 func (r *Reader) Reset(src io.Reader) {
+	r.Release()
 	*r = Reader{src: src, buf: r.buf, size: r.size}
 }
 

@@ -13,16 +13,22 @@ const (
 
 // SetBudget bounds the memory that strings and lists read from now on may claim together, in bytes.
 // Call it at the start of each request. Until the first call there is no bound.
-func (r *Reader) SetBudget(n int64) { r.budget, r.limited = n, true }
+func (r *Reader) SetBudget(n int64) {
+	r.budget, r.limited = n, true
+	r.Release()
+}
 
 // Charge takes n bytes from the budget, for what a caller allocates on the peer's word.
-// It returns [ErrBudget] if they are not left.
+// It returns [ErrBudget] if they are not left, and [ErrMemory] if the [Ledger] does not have them.
 func (r *Reader) Charge(n uint64) error {
 	if !r.limited {
 		return nil
 	}
 	if r.budget < 0 || n > uint64(r.budget) {
 		return ErrBudget
+	}
+	if err := r.claims.charge(int64(n)); err != nil {
+		return err
 	}
 	r.budget -= int64(n)
 	return nil

@@ -56,7 +56,7 @@ func clientList() codec { return ignored[[]string]{"", parseList, joinWords, ext
 
 func clientLint() codec { return ignored[string]{"ignore", parseLint, renderString, nil} }
 
-// setting, process, transfer, client and later make rows of their group.
+// setting, process, own, transfer, client and later make rows of their group.
 func setting(name string, c codec, aliases ...string) row {
 	return row{Info{Name: name, Aliases: aliases, Group: GroupStore}, c}
 }
@@ -64,6 +64,8 @@ func setting(name string, c codec, aliases ...string) row {
 func transfer(name string, c codec, aliases ...string) row {
 	return row{Info{Name: name, Aliases: aliases, Group: GroupFileTransfer}, c}
 }
+
+func own(name string, c codec) row { return row{Info{Name: name, Group: GroupOwn}, c} }
 
 func process(name string, c codec) row { return row{Info{Name: name, Group: GroupProcess}, c} }
 
@@ -166,12 +168,15 @@ var table = []row{
 	setting("log-lines", size(func(s *Settings) *uint64 { return &s.LogLines })),
 	setting("max-build-log-size", size(func(s *Settings) *uint64 { return &s.MaxBuildLogSize }), "build-max-log-size"),
 	client("max-call-depth", clientUint("10000")),
+	own("max-connections", uinteger(func(s *Settings) *uint { return &s.MaxConnections })),
+	own("max-connections-per-user", uinteger(func(s *Settings) *uint { return &s.MaxConnectionsPerUser })),
 	setting("max-free", size(func(s *Settings) *uint64 { return &s.MaxFree })),
 	setting("max-jobs", maxJobs{}, "build-max-jobs"),
+	own("max-request-memory", size(func(s *Settings) *uint64 { return &s.MaxRequestMemory })),
 	setting("max-silent-time", seconds(func(s *Settings) *Seconds { return &s.MaxSilentTime }), "build-max-silent-time"),
 	setting("max-substitution-jobs",
 		uinteger(func(s *Settings) *uint { return &s.MaxSubstitutionJobs }), "substitution-max-jobs"),
-	{Info{Name: "max-total-jobs", Group: GroupOwn}, uinteger(func(s *Settings) *uint { return &s.MaxTotalJobs })},
+	own("max-total-jobs", uinteger(func(s *Settings) *uint { return &s.MaxTotalJobs })),
 	setting("min-free", size(func(s *Settings) *uint64 { return &s.MinFree })),
 	setting("min-free-check-interval", size(func(s *Settings) *uint64 { return &s.MinFreeCheckInterval })),
 	setting("nar-buffer-size", size(func(s *Settings) *uint64 { return &s.NarBufferSize })),

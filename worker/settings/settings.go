@@ -184,15 +184,18 @@ type Settings struct {
 	UseXDGBaseDirectories   bool
 
 	// The daemon as a process; never set by a client.
-	TrustedUsers         []string
-	AllowedUsers         []string
-	ExperimentalFeatures FeatureSet
-	ShowTrace            bool
-	JSONLogPath          string // empty: none
-	UseCaseHack          bool
-	PreallocateContents  bool
-	PluginFiles          []string
-	MaxTotalJobs         uint // ours: builds running at once for all clients together; 0: see TotalJobs
+	TrustedUsers          []string
+	AllowedUsers          []string
+	ExperimentalFeatures  FeatureSet
+	ShowTrace             bool
+	JSONLogPath           string // empty: none
+	UseCaseHack           bool
+	PreallocateContents   bool
+	PluginFiles           []string
+	MaxConnections        uint   // ours: connections at once; 0: chosen by the limit on open files
+	MaxConnectionsPerUser uint   // ours: of one user who is neither trusted nor root; 0: a quarter of MaxConnections
+	MaxRequestMemory      uint64 // ours: bytes that the requests under way may claim together; 0: 1 GiB
+	MaxTotalJobs          uint   // ours: builds running at once for all clients together; 0: see TotalJobs
 
 	// Not settings, but fixed fields of a client's options or flags of the command line.
 	Verbosity    Verbosity
