@@ -8,8 +8,8 @@ import (
 // isolator: macOS has no namespaces, and isolates by other means.
 type isolator struct{}
 
-func (*isolator) fork(spec *Spec, _ []uintptr) (int, error) {
-	return 0, fmt.Errorf("set up sandbox of '%s': %w", spec.Path, errors.ErrUnsupported)
+func (*isolator) fork(_ *forker, spec *Spec, _ []uintptr) (int, func(), error) {
+	return 0, nil, fmt.Errorf("set up sandbox of '%s': %w", spec.Path, errors.ErrUnsupported)
 }
 
 func (*isolator) close() {}

@@ -5,22 +5,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/sandbox/internal/child"
 	"nixdaemon/sandbox/internal/plan"
-	"nixdaemon/sandbox/seccomp"
 )
 
 // isolator starts isolated builders. The zero value is ready.
 type isolator struct {
-	cloner     cloner
 	namespaces userNamespaces
+	networks   networks
 	host       sync.Once
 	facts      hostFacts
 	support    sync.Once
@@ -33,8 +30,6 @@ type hostFacts struct {
 	landlock   bool
 	coreLimit  uint64
 	filesLimit unix.Rlimit
-	filter     []bpf.RawInstruction
-	filterErr  error
 }
 
 func (i *isolator) askHost() *hostFacts {
@@ -48,7 +43,6 @@ func (i *isolator) askHost() *hostFacts {
 		f.landlock = errno == 0 && version >= landlockScopes
 		f.coreLimit = hardCoreLimit()
 		f.filesLimit = inheritedFilesLimit()
-		f.filter, f.filterErr = seccomp.Program(runtime.GOARCH)
 	})
 	return &i.facts
 }
@@ -56,36 +50,75 @@ func (i *isolator) askHost() *hostFacts {
 // landlockScopes is the version of landlock that knows scopes (Linux 6.12).
 const landlockScopes = 6
 
-// fork starts an isolated builder. files are its standard descriptors.
-func (i *isolator) fork(spec *Spec, files []uintptr) (int, error) {
+// fork starts an isolated builder. files are its standard descriptors. release is called when it is over.
+func (i *isolator) fork(f *forker, spec *Spec, files []uintptr) (pid int, release func(), err error) {
 	if hasZero(spec.Args) || hasZero(spec.Env) || hasZero([]string{spec.Path, spec.Dir, spec.Isolation.Root}) {
-		return 0, fmt.Errorf("start builder '%s': %w", spec.Path, unix.EINVAL)
+		return 0, nil, fmt.Errorf("start builder '%s': %w", spec.Path, unix.EINVAL)
 	}
-	in, err := i.input(spec, files)
+	in, err := i.input(f, spec, files)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	if spec.Cgroup != nil {
-		procs, err := unix.Openat(int(spec.Cgroup.Fd()), "cgroup.procs", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return 0, fmt.Errorf("open cgroup '%s': %w", spec.Cgroup.Name(), err)
-		}
-		defer unix.Close(procs)
-		in.Cgroup = procs
+	if in.Cgroup, err = openProcs(spec.Cgroup); err != nil {
+		return 0, nil, err
 	}
-	pid, err := i.run(plan.Steps(*in), in.Privileged)
-	return pid, isolatedError(spec, err)
+	if in.Cgroup >= 0 {
+		defer unix.Close(in.Cgroup)
+	}
+	release, err = i.network(f, in)
+	if err != nil {
+		return 0, nil, err
+	}
+	t, err := f.thread(spec.attributes())
+	if err != nil {
+		release()
+		return 0, nil, fmt.Errorf("prepare builder '%s': %w", spec.Path, err)
+	}
+	if pid, err = t.run(plan.Steps(*in), in.Privileged); err != nil {
+		release()
+		return 0, nil, isolatedError(spec, err)
+	}
+	return pid, release, nil
+}
+
+// openProcs opens the file through which a process joins a cgroup; -1 stands for none.
+func openProcs(cgroup *os.File) (int, error) {
+	if cgroup == nil {
+		return -1, nil
+	}
+	procs, err := unix.Openat(int(cgroup.Fd()), "cgroup.procs", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open cgroup '%s': %w", cgroup.Name(), err)
+	}
+	return procs, nil
+}
+
+// network finds the builder a network namespace. One that the builder shall own is made for it alone.
+func (i *isolator) network(f *forker, in *plan.Input) (release func(), err error) {
+	if in.ShareNetwork || in.Owner {
+		return func() {}, nil
+	}
+	owner := -1
+	if !in.Privileged {
+		owner = in.UserNamespace
+	}
+	w, err := i.networks.get(f, owner)
+	if err != nil {
+		return nil, err
+	}
+	in.Network = w.ns
+	return w.release, nil
 }
 
 // run carries out steps in a child, and returns when it has executed its program or ended: both without an error.
-func (i *isolator) run(steps []plan.Step, privileged bool) (int, error) {
+func (t *thread) run(steps []plan.Step, privileged bool) (int, error) {
 	m := child.NewImage(steps)
 	defer m.Close()
 	var flags uintptr
 	if privileged {
 		flags = unix.CLONE_NEWPID
 	}
-	pid, err := i.cloner.start(m, flags)
+	pid, err := t.do(func() (int, error) { return m.Start(flags) })
 	if err != nil {
 		return 0, fmt.Errorf("clone: %w", err)
 	}
@@ -120,7 +153,7 @@ func isolatedError(spec *Spec, err error) error {
 	return fmt.Errorf("set up sandbox of '%s': %w", spec.Path, err)
 }
 
-func (i *isolator) input(spec *Spec, files []uintptr) (*plan.Input, error) {
+func (i *isolator) input(f *forker, spec *Spec, files []uintptr) (*plan.Input, error) {
 	iso := spec.Isolation
 	entries, err := resolveEntries(iso.Entries)
 	if err != nil {
@@ -134,21 +167,15 @@ func (i *isolator) input(spec *Spec, files []uintptr) (*plan.Input, error) {
 	in := &plan.Input{
 		Root: iso.Root, Entries: entries, ShareNetwork: iso.ShareNetwork,
 		UserNamespace: -1, Privileged: os.Geteuid() == 0, Outside: outside, Inside: outside, RequireGroups: iso.DropGroups,
-		Null: int(files[0]), Terminal: int(files[1]), Daemon: facts.daemon, Cgroup: -1,
-		Personality: spec.Personality.argument(), Landlock: facts.landlock, AllowNewPrivileges: spec.AllowNewPrivileges,
+		Null: int(files[0]), Terminal: int(files[1]), Daemon: facts.daemon, Network: -1, Cgroup: -1,
+		Landlock:  facts.landlock,
 		CoreLimit: facts.coreLimit, FilesLimit: facts.filesLimit,
 		Dir: spec.Dir, Path: spec.Path, Args: spec.Args, Env: spec.Env,
 	}
-	if spec.FilterSyscalls {
-		if facts.filterErr != nil {
-			return nil, facts.filterErr
-		}
-		in.Filter = facts.filter
-	}
-	return in, i.mapIDs(in, iso.IDs)
+	return in, i.mapIDs(f, in, iso.IDs)
 }
 
-func (i *isolator) mapIDs(in *plan.Input, ids *IDMap) error {
+func (i *isolator) mapIDs(f *forker, in *plan.Input, ids *IDMap) error {
 	if ids == nil {
 		if !in.Privileged || in.Outside.UID == 0 {
 			return errors.New("isolate builder: it needs a user namespace or a user of its own")
@@ -158,12 +185,12 @@ func (i *isolator) mapIDs(in *plan.Input, ids *IDMap) error {
 	in.Inside = plan.IDs{UID: ids.UID, GID: ids.GID}
 	in.Owner = ids.Count > 1
 	var err error
-	in.UserNamespace, err = i.namespaces.get(&i.cloner, idMap{in.Outside, in.Inside, ids.Count})
+	in.UserNamespace, err = i.namespaces.get(f, idMap{in.Outside, in.Inside, ids.Count})
 	return err
 }
 
 func (i *isolator) close() {
-	i.cloner.close()
+	i.networks.close()
 	i.namespaces.close()
 	if i.facts.daemon > 0 {
 		unix.Close(i.facts.daemon)

@@ -20,7 +20,16 @@ func world(t testing.TB, l *sandbox.Launcher, user *sandbox.User, script string)
 	if err := l.Support().Namespaces; err != nil {
 		t.Skipf("needs namespaces: %v", err)
 	}
+	root := rootDir(t)
+	onDisk := filepath.Join(root, "nix", "store")
+	if err := os.MkdirAll(onDisk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(onDisk, 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
 	entries := []sandbox.Entry{
+		{Kind: sandbox.EntryBind, Target: "/nix/store", Source: onDisk, Fresh: true},
 		{Kind: sandbox.EntryDir, Target: "/tmp", Mode: 0o777 | os.ModeSticky},
 		{Kind: sandbox.EntryFile, Target: "/etc/passwd", Mode: 0o644, Text: "nixbld:x:1000:100::/build:/noshell\n"},
 		{Kind: sandbox.EntryFile, Target: "/etc/group", Mode: 0o644, Text: "nixbld:!:100:\n"},
@@ -39,7 +48,7 @@ func world(t testing.TB, l *sandbox.Launcher, user *sandbox.User, script string)
 	}
 	return sandbox.Spec{
 		Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/build", User: user, FilterSyscalls: true,
-		Isolation: &sandbox.Isolation{Root: rootDir(t), Entries: entries, IDs: &sandbox.IDMap{UID: 1000, GID: 100, Count: 1}},
+		Isolation: &sandbox.Isolation{Root: root, Entries: entries, IDs: &sandbox.IDMap{UID: 1000, GID: 100, Count: 1}},
 	}
 }
 
@@ -66,7 +75,7 @@ func TestIsolatedWorld(t *testing.T) {
 			{"ids", "id -u; id -g; id -un; id -gn", "1000\n100\nnixbld\nnixbld\n"},
 			{"first process", "echo $$", "1\n"},
 			{"processes", "ls -d /proc/[0-9]* | wc -l", "3\n"},
-			{"root", "cd /; echo *", "bin build dev etc lib lib64 proc tmp usr\n"},
+			{"root", "cd /; echo *", "bin build dev etc lib lib64 nix proc tmp usr\n"},
 			{"devices", "cd /dev; echo *", "fd full null ptmx pts random shm tty urandom zero\n"},
 			{"null", "echo x >/dev/null && cat /dev/null", ""},
 			{"descriptors", "ls -1 /proc/self/fd", "0\n1\n2\n3\n"},
@@ -93,6 +102,20 @@ func TestIsolatedWorld(t *testing.T) {
 					t.Errorf("%s: got %q, %+v; want %q", tt.script, out, res, tt.want)
 				}
 			})
+		}
+	})
+}
+
+// TestIsolatedOutput: what is made in a directory on disk is there afterwards, beneath the root that is gone.
+func TestIsolatedOutput(t *testing.T) {
+	everybody(t, func(t *testing.T, l *sandbox.Launcher, u *sandbox.User) {
+		spec := world(t, l, u, "echo made >/nix/store/out")
+		run(t, l, spec)
+		if got, err := os.ReadFile(filepath.Join(spec.Isolation.Root, "nix/store/out")); string(got) != "made\n" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if _, err := os.Lstat(filepath.Join(spec.Isolation.Root, "etc")); err == nil {
+			t.Error("the root in memory is on disk")
 		}
 	})
 }

@@ -88,47 +88,49 @@ func (l *Launcher) start(ctx context.Context, spec *Spec) (*Process, error) {
 		return nil, err
 	}
 	defer tty.slave.Close()
-	pid, err := l.fork(ctx, spec, tty.slave)
+	pid, release, err := l.fork(ctx, spec, tty.slave)
 	if err != nil {
 		tty.master.Close()
 		spec.tidy()
 		return nil, err
 	}
-	release := func() {
+	return newProcess(ctx, pid, spec, tty.master, func() {
+		release()
 		spec.tidy()
 		l.processes.Done()
-	}
-	return newProcess(ctx, pid, spec, tty.master, release), nil
+	}), nil
 }
 
 // fork retries while the program is open for writing: a file that the daemon has just written and closed can still be
 // open, for a millisecond, in a child that another thread forked and that has not yet reached its exec.
-func (l *Launcher) fork(ctx context.Context, spec *Spec, slave *os.File) (int, error) {
+func (l *Launcher) fork(ctx context.Context, spec *Spec, slave *os.File) (int, func(), error) {
 	// Opened for each builder: a description shared by builders would let them share locks and flags.
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer null.Close()
 	files := []uintptr{null.Fd(), slave.Fd(), slave.Fd()}
 	for delay := time.Millisecond; ; delay *= 2 {
-		pid, err := l.forkOnce(spec, files)
+		pid, release, err := l.forkOnce(spec, files)
 		if !errors.Is(err, syscall.ETXTBSY) || delay > time.Second {
-			return pid, err
+			return pid, release, err
 		}
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("start builder '%s': %w", spec.Path, context.Cause(ctx))
+			return 0, nil, fmt.Errorf("start builder '%s': %w", spec.Path, context.Cause(ctx))
 		}
 	}
 }
 
-func (l *Launcher) forkOnce(spec *Spec, files []uintptr) (int, error) {
+// forkOnce also returns what releases that which the builder has held.
+func (l *Launcher) forkOnce(spec *Spec, files []uintptr) (int, func(), error) {
 	if spec.Isolation != nil {
-		return l.isolator.fork(spec, files)
+		return l.isolator.fork(&l.forker, spec, files)
 	}
-	return l.forker.fork(spec, files)
+	pid, err := l.forker.fork(spec, files)
+	return pid, func() {}, err
 }
 
 // forkExec is the one call that creates a builder; only thread-wide attributes are added by the caller.

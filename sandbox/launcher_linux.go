@@ -29,14 +29,13 @@ type forker struct {
 	threads map[attributes]*thread
 }
 
-// thread is one launcher thread. Requests are answered in order; the channel is closed by forker.close alone.
+// thread is one launcher thread. Requests are carried out in order; the channel is closed by forker.close alone.
 type thread struct {
 	requests chan forkRequest
 }
 
 type forkRequest struct {
-	spec  *Spec
-	files []uintptr
+	fork  func() (int, error)
 	reply chan<- forkReply
 }
 
@@ -45,13 +44,23 @@ type forkReply struct {
 	err error
 }
 
+// fork starts a builder that is not isolated.
 func (f *forker) fork(spec *Spec, files []uintptr) (int, error) {
-	t, err := f.thread(attributes{spec.AllowNewPrivileges, spec.FilterSyscalls, spec.Personality})
+	t, err := f.thread(spec.attributes())
 	if err != nil {
 		return 0, fmt.Errorf("prepare builder '%s': %w", spec.Path, err)
 	}
+	return t.do(func() (int, error) { return forkExec(spec, files) })
+}
+
+func (s *Spec) attributes() attributes {
+	return attributes{s.AllowNewPrivileges, s.FilterSyscalls, s.Personality}
+}
+
+// do has the thread fork.
+func (t *thread) do(fork func() (int, error)) (int, error) {
 	reply := make(chan forkReply, 1)
-	t.requests <- forkRequest{spec, files, reply}
+	t.requests <- forkRequest{fork, reply}
 	r := <-reply
 	return r.pid, r.err
 }
@@ -105,7 +114,7 @@ func (f *forker) run(t *thread, a attributes, ready chan<- error) {
 		return
 	}
 	for r := range t.requests {
-		pid, err := forkExec(r.spec, r.files)
+		pid, err := r.fork()
 		r.reply <- forkReply{pid, err}
 	}
 }

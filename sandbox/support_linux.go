@@ -14,14 +14,14 @@ import (
 // Support tells what the machine offers for isolation. It is found out by trying, once.
 func (l *Launcher) Support() Support {
 	i := &l.isolator
-	i.support.Do(func() { i.supported = i.try() })
+	i.support.Do(func() { i.supported = i.try(&l.forker) })
 	return i.supported
 }
 
-func (i *isolator) try() Support {
+func (i *isolator) try(f *forker) Support {
 	var s Support
 	own := plan.IDs{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
-	fd, err := i.namespaces.get(&i.cloner, idMap{own, plan.IDs{UID: 1000, GID: 100}, 1})
+	fd, err := i.namespaces.get(f, idMap{own, plan.IDs{UID: 1000, GID: 100}, 1})
 	s.UserNamespaces = err
 	privileged := os.Geteuid() == 0
 	if !privileged && err != nil {
@@ -31,12 +31,14 @@ func (i *isolator) try() Support {
 	if privileged {
 		fd = -1
 	}
-	pid, err := i.run(plan.Trial(fd), privileged)
-	if err != nil {
-		s.Namespaces = err
-		return s
+	t, err := f.thread(plainThread)
+	if err == nil {
+		var pid int
+		if pid, err = t.run(plan.Trial(fd), privileged); err == nil {
+			child.Reap(pid)
+		}
 	}
-	child.Reap(pid)
+	s.Namespaces = err
 	return s
 }
 

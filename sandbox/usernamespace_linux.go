@@ -29,13 +29,13 @@ type idMap struct {
 // keepNamespaces bounds how many stay open: more than any group of build users has members.
 const keepNamespaces = 1024
 
-func (u *userNamespaces) get(c *cloner, m idMap) (int, error) {
+func (u *userNamespaces) get(f *forker, m idMap) (int, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if fd, ok := u.open[m]; ok {
 		return fd, nil
 	}
-	fd, err := makeUserNamespace(c, m)
+	fd, err := makeUserNamespace(f, m)
 	if err != nil {
 		return -1, fmt.Errorf("make user namespace: %w", err)
 	}
@@ -62,9 +62,13 @@ func (u *userNamespaces) close() {
 }
 
 // makeUserNamespace has a child hold the namespace until its ids are mapped and its descriptor is open.
-func makeUserNamespace(c *cloner, m idMap) (int, error) {
+func makeUserNamespace(f *forker, m idMap) (int, error) {
+	t, err := f.thread(plainThread)
+	if err != nil {
+		return -1, err
+	}
 	image := child.NewImage(plan.Sleep())
-	pid, err := c.start(image, unix.CLONE_NEWUSER)
+	pid, err := t.do(func() (int, error) { return image.Start(unix.CLONE_NEWUSER) })
 	if err != nil {
 		image.Close()
 		return -1, err
@@ -93,6 +97,9 @@ func makeUserNamespace(c *cloner, m idMap) (int, error) {
 	}
 	return fd, nil
 }
+
+// plainThread is for children that execute nothing.
+var plainThread = attributes{allowNewPrivileges: true}
 
 func writeOnce(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)

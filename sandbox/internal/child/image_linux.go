@@ -29,7 +29,8 @@ const (
 type report struct {
 	failed uintptr // 0: the address of the call that failed, 0 for none
 	errno  uintptr // 8
-	pid    uintptr // 16: the child's id if it was cloned by the first child
+	pid    uintptr // the child's id if it was cloned by the first child
+	kept   uintptr // the result of plan.ResultKeep
 }
 
 // Image is a child's program. It is used once.
@@ -88,9 +89,11 @@ func (m *Image) lay(i int) {
 	}
 	switch s.Result {
 	case plan.ResultNext:
-		c.save = uintptr(unsafe.Pointer(&m.calls[i+1].args[s.Into]))
+		c.save = uintptr(unsafe.Pointer(&m.calls[i+1+s.Ahead].args[s.Into]))
 	case plan.ResultFork:
 		c.rule, c.save = ruleFork, uintptr(unsafe.Pointer(&m.report.pid))
+	case plan.ResultKeep:
+		c.save = uintptr(unsafe.Pointer(&m.report.kept))
 	case plan.ResultZero:
 		c.rule = ruleZero
 	}

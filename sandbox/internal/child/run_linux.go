@@ -73,6 +73,9 @@ func (m *Image) Finish(pid int) (int, *Failure) {
 	return pid, f
 }
 
+// Kept is the result of the step with plan.ResultKeep, once the child has ended without a failure.
+func (m *Image) Kept() int { return int(atomic.LoadUintptr(&m.report.kept)) }
+
 // Reap waits for a child that is ending.
 func Reap(pid int) {
 	for {

@@ -29,14 +29,7 @@ func (p *planner) become() {
 // builder is in it, and makes others as it likes.
 func (p *planner) own() {
 	p.enterUser()
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	if !p.in.ShareNetwork {
-		flags |= unix.CLONE_NEWNET
-	}
-	if p.in.Cgroup >= 0 {
-		flags |= unix.CLONE_NEWCGROUP
-	}
-	p.add("make builder's namespaces", "", "unshare", unix.SYS_UNSHARE, num(flags))
+	p.add("make builder's namespaces", "", "unshare", unix.SYS_UNSHARE, num(p.flags()))
 	// In the copy each mount is locked in its place and cannot become the root. A new one on top can.
 	p.add("mount root", p.in.Root, "mount", unix.SYS_MOUNT, str("."), str("."), null, num(unix.MS_BIND|unix.MS_REC), null)
 	p.add("enter root", p.in.Root, "chdir", unix.SYS_CHDIR, str(p.in.Root))
@@ -47,7 +40,8 @@ func (p *planner) own() {
 	}
 }
 
-// restrict takes from the child what the builder shall not have.
+// restrict takes from the child what the builder shall not have. No-new-privileges, the system call filter and the
+// personality come from the thread that cloned it.
 func (p *planner) restrict() {
 	in := p.in
 	p.add("set file mode mask", "", "umask", unix.SYS_UMASK, num(0o022))
@@ -63,15 +57,8 @@ func (p *planner) restrict() {
 		p.askForDaemon()
 	}
 	p.descriptors()
-	p.add("set personality", "", "personality", unix.SYS_PERSONALITY, num(in.Personality))
-	if !in.AllowNewPrivileges {
-		p.add("set no-new-privileges", "", "prctl", unix.SYS_PRCTL, num(unix.PR_SET_NO_NEW_PRIVS), num(1), num(0), num(0), num(0))
-	}
 	if in.Landlock {
 		p.landlock()
-	}
-	if len(in.Filter) > 0 {
-		p.filter()
 	}
 	if !in.Owner {
 		p.dropCapabilities()
@@ -113,18 +100,6 @@ func (p *planner) landlock() {
 
 // scopeAbstractSockets is LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET of linux/landlock.h.
 const scopeAbstractSockets = 1
-
-func (p *planner) filter() {
-	code := make([]byte, 0, 8*len(p.in.Filter)) // struct sock_filter
-	for _, ins := range p.in.Filter {
-		code = binary.NativeEndian.AppendUint16(code, ins.Op)
-		code = append(code, ins.Jt, ins.Jf)
-		code = binary.NativeEndian.AppendUint32(code, ins.K)
-	}
-	prog := &Block{Bytes: make([]byte, 16), Pointers: []Pointer{{8, &Block{Bytes: code}}}} // struct sock_fprog
-	binary.NativeEndian.PutUint16(prog.Bytes, uint16(len(p.in.Filter)))
-	p.add("load system call filter", "", "seccomp", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(0), Arg{Block: prog})
-}
 
 // dropCapabilities comes after what needs them. Exec would do it, but for a builder that is told to allow new
 // privileges.

@@ -19,18 +19,15 @@ func (p *planner) join() {
 
 // namespaces makes all but the user's. A privileged daemon has cloned the child into its process namespace already.
 func (p *planner) namespaces() {
-	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	if !p.in.ShareNetwork {
-		flags |= unix.CLONE_NEWNET
-	}
-	if p.in.Cgroup >= 0 {
-		flags |= unix.CLONE_NEWCGROUP
-	}
+	flags := p.flags()
 	if !p.in.Privileged {
 		p.enterUser()
 		flags |= unix.CLONE_NEWPID
 	}
 	p.add("make namespaces", "", "unshare", unix.SYS_UNSHARE, num(flags))
+	if p.in.Network >= 0 {
+		p.add("enter network namespace", "", "setns", unix.SYS_SETNS, num(p.in.Network), num(unix.CLONE_NEWNET))
+	}
 	if !p.in.Privileged {
 		// Only children are in the new process namespace. As its parent's sibling the child is the daemon's to wait for.
 		args := []Arg{num(unix.CLONE_VM | unix.CLONE_PARENT | unix.CLONE_CHILD_CLEARTID | uint64(unix.SIGCHLD)), null, null}
@@ -42,6 +39,18 @@ func (p *planner) namespaces() {
 	}
 }
 
+// flags are the namespaces that are made in any case.
+func (p *planner) flags() int {
+	flags := unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if !p.in.ShareNetwork && p.in.Network < 0 {
+		flags |= unix.CLONE_NEWNET
+	}
+	if p.in.Cgroup >= 0 {
+		flags |= unix.CLONE_NEWCGROUP
+	}
+	return flags
+}
+
 func (p *planner) enterUser() {
 	p.add("enter user namespace", "", "setns", unix.SYS_SETNS, num(p.in.UserNamespace), num(unix.CLONE_NEWUSER))
 }
@@ -50,9 +59,12 @@ func (p *planner) enterUser() {
 func (p *planner) hostname() {
 	p.add("set host name", "", "sethostname", unix.SYS_SETHOSTNAME, str("localhost"), num(len("localhost")))
 	p.add("set domain name", "", "setdomainname", unix.SYS_SETDOMAINNAME, str("(none)"), num(len("(none)")))
-	if p.in.ShareNetwork {
-		return
+	if !p.in.ShareNetwork && p.in.Network < 0 {
+		p.loopback()
 	}
+}
+
+func (p *planner) loopback() {
 	// struct ifreq: the name, then the flags.
 	request := make([]byte, 40)
 	copy(request, "lo")

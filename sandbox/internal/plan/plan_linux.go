@@ -1,9 +1,6 @@
 package plan
 
-import (
-	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // Input is all that decides the steps.
 type Input struct {
@@ -11,8 +8,10 @@ type Input struct {
 	Root string
 	// Entries make up the root, in this order.
 	Entries []Entry
-	// ShareNetwork leaves the daemon's network namespace alone.
+	// ShareNetwork leaves the daemon's network namespace alone. Network is the descriptor of a namespace, with its
+	// loopback device up, to be entered; negative makes a new one.
 	ShareNetwork bool
+	Network      int
 
 	// UserNamespace is the descriptor of the builder's user namespace, negative for none.
 	UserNamespace int
@@ -33,14 +32,8 @@ type Input struct {
 	// Cgroup is the descriptor of the cgroup's file cgroup.procs, negative for none.
 	Cgroup int
 
-	// Personality is the argument of personality(2).
-	Personality uint64
 	// Landlock cuts off the abstract sockets of others.
 	Landlock bool
-	// Filter is the system call filter; empty for none.
-	Filter []bpf.RawInstruction
-	// AllowNewPrivileges leaves set-id programs effective.
-	AllowNewPrivileges bool
 	// CoreLimit and FilesLimit are the hard limit on core files and both limits on descriptors.
 	CoreLimit  uint64
 	FilesLimit unix.Rlimit
@@ -79,7 +72,7 @@ type Entry struct {
 
 // Steps are what the child does.
 func Steps(in Input) []Step {
-	p := &planner{in: &in, dirs: map[string]bool{"/": true}}
+	p := &planner{in: &in, dirs: map[string]bool{"/": true}, foreign: make(map[string]bool), grouped: make(map[string]bool), hidden: make(map[string]int)}
 	p.join()
 	p.namespaces()
 	p.root()
@@ -96,7 +89,7 @@ func Steps(in Input) []Step {
 // Trial are the steps that tell whether the kernel lets a daemon make namespaces and mount a procfs: they end without
 // executing anything. userNamespace is negative for a privileged daemon.
 func Trial(userNamespace int) []Step {
-	in := Input{Root: "/", UserNamespace: userNamespace, Privileged: userNamespace < 0, Cgroup: -1, Daemon: -1}
+	in := Input{Root: "/", UserNamespace: userNamespace, Privileged: userNamespace < 0, Network: -1, Cgroup: -1, Daemon: -1}
 	p := &planner{in: &in}
 	p.namespaces()
 	p.add("mount", "/proc", "mount", unix.SYS_MOUNT, str("proc"), str("/proc"), str("proc"), num(0), null)
@@ -112,13 +105,31 @@ func Sleep() []Step {
 	return p.steps
 }
 
+// Network are the steps of a child that makes a network namespace, in the user namespace given or the daemon's, and
+// keeps a socket of it.
+func Network(userNamespace int) []Step {
+	p := &planner{in: &Input{UserNamespace: userNamespace}}
+	if userNamespace >= 0 {
+		p.enterUser()
+	}
+	p.add("make network namespace", "", "unshare", unix.SYS_UNSHARE, num(unix.CLONE_NEWNET))
+	p.loopback()
+	p.add("open socket", "", "socket", unix.SYS_SOCKET, num(unix.AF_NETLINK), num(unix.SOCK_RAW|unix.SOCK_CLOEXEC), num(unix.NETLINK_ROUTE)).Result = ResultKeep
+	p.add("end", "", "exit_group", unix.SYS_EXIT_GROUP, num(0))
+	return p.steps
+}
+
 type planner struct {
 	in    *Input
 	steps []Step
 	// dirs are the directories that exist in the root.
 	dirs map[string]bool
 	// foreign are what is mounted from the host and may hold anything.
-	foreign []string
+	foreign map[string]bool
+	// hidden are the steps that open what the new root will hide, by target.
+	hidden map[string]int
+	// grouped are fresh directories whose mounts are made read-only together.
+	grouped map[string]bool
 }
 
 func (p *planner) add(verb, target, call string, number uintptr, args ...Arg) *Step {

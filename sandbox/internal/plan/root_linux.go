@@ -1,8 +1,9 @@
 package plan
 
 import (
-	"encoding/binary"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -16,6 +17,8 @@ const rootOptions = "mode=0755,size=64m,nr_inodes=100k"
 func (p *planner) root() {
 	// Modes are meant as they are written.
 	p.add("set file mode mask", "", "umask", unix.SYS_UMASK, num(0))
+	p.group()
+	p.openHidden()
 	p.add("mount root", p.in.Root, "mount", unix.SYS_MOUNT, str("none"), str(p.in.Root), str("tmpfs"), num(unix.MS_NOSUID|unix.MS_NODEV), str(rootOptions))
 	p.add("enter root", p.in.Root, "chdir", unix.SYS_CHDIR, str(p.in.Root))
 	var late []Entry
@@ -31,6 +34,56 @@ func (p *planner) root() {
 		p.entry(e)
 	}
 	p.in.Entries = late
+	for _, dir := range slices.Sorted(maps.Keys(p.grouped)) {
+		p.readOnlyBelow(dir)
+	}
+}
+
+// group finds the fresh directories whose mounts are all read-only: those are made so together.
+func (p *planner) group() {
+	for i := range p.in.Entries {
+		switch e := &p.in.Entries[i]; {
+		case e.Fresh:
+			p.grouped[e.Target] = true
+		case e.Kind == BindDir || e.Kind == BindFile || e.Kind >= Proc:
+			for above := path.Dir(e.Target); above != "/"; above = path.Dir(above) {
+				if !e.ReadOnly || above != path.Dir(e.Target) {
+					delete(p.grouped, above)
+				}
+			}
+		}
+	}
+}
+
+// readOnlyBelow makes all mounts below a directory read-only, but not the directory's own.
+func (p *planner) readOnlyBelow(dir string) {
+	p.readOnly(dir, relative(dir))
+	b := make([]byte, mountAttrSize)
+	b[8] = unix.MOUNT_ATTR_RDONLY // attr_clr
+	s := p.add("make writable", dir, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(relative(dir)), num(0), raw(b), num(mountAttrSize))
+	s.Tolerate = p.steps[len(p.steps)-2].Tolerate
+}
+
+// openHidden gets hold of what lies in the directory that the new root is mounted over.
+func (p *planner) openHidden() {
+	for i := range p.in.Entries {
+		e := &p.in.Entries[i]
+		if (e.Kind == BindDir || e.Kind == BindFile) && strings.HasPrefix(e.Source, p.in.Root+"/") {
+			p.hidden[e.Target] = len(p.steps)
+			p.openTree(e.Source)
+		}
+	}
+}
+
+// openTree makes a mount that is nowhere yet. The caller says where its descriptor goes.
+func (p *planner) openTree(source string) *Step {
+	return p.add("open", source, "open_tree", unix.SYS_OPEN_TREE, num(unix.AT_FDCWD), str(source),
+		num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE))
+}
+
+// moveMount puts it in its place, and does not follow a link at the end of the path, as mount does.
+func (p *planner) moveMount(target, rel string) {
+	p.add("mount", target, "move_mount", unix.SYS_MOVE_MOUNT, null, str(""), num(unix.AT_FDCWD), str(rel), num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
 func (p *planner) entry(e *Entry) {
@@ -122,12 +175,19 @@ func (p *planner) dirsAbove(target string) {
 }
 
 func (p *planner) bind(e *Entry, rel string) {
-	p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str(e.Source), str(rel), null, num(unix.MS_BIND|unix.MS_REC), null)
-	if e.ReadOnly {
+	if opened, ok := p.hidden[e.Target]; ok {
+		s := &p.steps[opened]
+		s.then(0)
+		s.Ahead = len(p.steps) - opened - 1
+		p.moveMount(e.Target, rel)
+	} else {
+		p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str(e.Source), str(rel), null, num(unix.MS_BIND|unix.MS_REC), null)
+	}
+	if e.ReadOnly && !p.grouped[path.Dir(e.Target)] {
 		p.readOnly(e.Target, rel)
 	}
 	if !e.Fresh {
-		p.foreign = append(p.foreign, e.Target)
+		p.foreign[e.Target] = true
 	}
 }
 
@@ -151,8 +211,8 @@ func readOnlyAttr() []byte {
 
 // below tells whether the target lies within what comes from the host.
 func (p *planner) below(target string) bool {
-	for _, f := range p.foreign {
-		if strings.HasPrefix(target, f+"/") {
+	for above := path.Dir(target); above != "/"; above = path.Dir(above) {
+		if p.foreign[above] {
 			return true
 		}
 	}
@@ -162,33 +222,38 @@ func (p *planner) below(target string) bool {
 // guarded mounts something in a tree of the host, where anybody may have made symbolic links: the way to it must not
 // lead through one. Files and links are not made there, since that would change the host.
 func (p *planner) guarded(e *Entry) {
-	above, rel, name := relative(path.Dir(e.Target)), relative(e.Target), path.Base(e.Target)
-	switch e.Kind {
-	case File, Link:
+	if e.Kind == File || e.Kind == Link {
 		return
-	case BindFile:
-		p.openBeneath("open directory above", e.Target, above, unix.O_DIRECTORY).then(0)
-		p.add("make mount point", e.Target, "mknodat", unix.SYS_MKNODAT, null, str(name), num(unix.S_IFREG|0o644), num(0)).unless(unix.EEXIST)
-	default:
-		p.openBeneath("open directory above", e.Target, above, unix.O_DIRECTORY).then(0)
-		p.add("make directory", e.Target, "mkdirat", unix.SYS_MKDIRAT, null, str(name), num(0o755)).unless(unix.EEXIST)
 	}
-	p.openBeneath("open mount point", e.Target, rel, 0)
+	name := path.Base(e.Target)
+	p.enterWithoutLinks(e.Target, path.Dir(e.Target))
+	if e.Kind == BindFile {
+		p.add("make mount point", e.Target, "mknodat", unix.SYS_MKNODAT, num(unix.AT_FDCWD), str(name), num(unix.S_IFREG|0o644), num(0)).unless(unix.EEXIST)
+	} else {
+		p.add("make directory", e.Target, "mkdirat", unix.SYS_MKDIRAT, num(unix.AT_FDCWD), str(name), num(0o755)).unless(unix.EEXIST)
+	}
 	switch e.Kind {
 	case Dir:
 	case BindFile, BindDir:
-		p.bind(e, rel)
+		p.openTree(e.Source).then(0)
+		p.moveMount(e.Target, name)
+		if e.ReadOnly {
+			p.readOnly(e.Target, name)
+		}
 	default:
-		p.special(e, rel)
+		p.enterWithoutLinks(e.Target, e.Target)
+		p.special(e, ".")
 	}
+	p.add("enter root", p.in.Root, "chdir", unix.SYS_CHDIR, str(p.in.Root))
 }
 
-// openBeneath follows no symbolic link, and ends the child if there is one.
-func (p *planner) openBeneath(verb, target, rel string, flags uint64) *Step {
-	how := make([]byte, unsafe.Sizeof(unix.OpenHow{}))
-	binary.NativeEndian.PutUint64(how, flags|unix.O_PATH|unix.O_CLOEXEC)
-	binary.NativeEndian.PutUint64(how[unsafe.Offsetof(unix.OpenHow{}.Resolve):], unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_BENEATH)
-	return p.add(verb, target, "openat2", unix.SYS_OPENAT2, num(unix.AT_FDCWD), str(rel), raw(how), num(len(how)))
+// enterWithoutLinks makes a directory the current one, step by step.
+func (p *planner) enterWithoutLinks(target, dir string) {
+	for name := range strings.SplitSeq(relative(dir), "/") {
+		p.add("enter directory above", target, "openat", unix.SYS_OPENAT, num(unix.AT_FDCWD), str(name),
+			num(unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC), num(0)).then(0)
+		p.add("enter directory above", target, "fchdir", unix.SYS_FCHDIR, null)
+	}
 }
 
 // pivot makes the new root the only one.

@@ -21,8 +21,8 @@ type Step struct {
 	Guard bool
 	// Result says what to do with what the call returns.
 	Result Result
-	// Into is the argument of the next step that the result replaces, for ResultNext.
-	Into int
+	// Into is the argument that the result replaces, for ResultNext: of the next step, or of one so much further on.
+	Into, Ahead int
 }
 
 // Result is what happens with the result of a call that has succeeded.
@@ -31,10 +31,12 @@ type Result uint8
 const (
 	// ResultDrop forgets it.
 	ResultDrop Result = iota
-	// ResultNext makes it an argument of the next step: a descriptor.
+	// ResultNext makes it an argument of a later step: a descriptor.
 	ResultNext
 	// ResultFork is for clone: who sees a result other than zero is the parent, and ends.
 	ResultFork
+	// ResultKeep keeps it for the daemon.
+	ResultKeep
 	// ResultZero demands zero. Anything else means that the daemon is no more, and the child ends.
 	ResultZero
 )
@@ -100,8 +102,13 @@ func (s Step) String() string {
 	switch s.Result {
 	case ResultNext:
 		fmt.Fprintf(&b, " -> argument %d of the next", s.Into)
+		if s.Ahead > 0 {
+			fmt.Fprintf(&b, " but %d", s.Ahead)
+		}
 	case ResultFork:
 		b.WriteString(" -> the child goes on")
+	case ResultKeep:
+		b.WriteString(" -> kept")
 	case ResultZero:
 		b.WriteString(" = 0")
 	}

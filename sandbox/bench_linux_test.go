@@ -1,0 +1,35 @@
+package sandbox_test
+
+import (
+	"os"
+	"strconv"
+	"testing"
+
+	"nixdaemon/sandbox"
+	"nixdaemon/sandbox/sandboxtest"
+)
+
+func BenchmarkIsolated(b *testing.B) {
+	l := newLauncher(b)
+	for _, inputs := range []int{8, 800} {
+		b.Run(strconv.Itoa(inputs)+" inputs", func(b *testing.B) { benchmarkStart(b, l, inputWorld(b, l, nil, inputs)) })
+		b.Run(strconv.Itoa(inputs)+" inputs, build user", func(b *testing.B) {
+			benchmarkStart(b, l, inputWorld(b, l, sandboxtest.BuildUser(b), inputs))
+		})
+	}
+}
+
+// inputWorld has so many directories bound into it.
+func inputWorld(b *testing.B, l *sandbox.Launcher, u *sandbox.User, inputs int) sandbox.Spec {
+	spec := world(b, l, u, "true")
+	source := b.TempDir()
+	for i := range inputs {
+		dir := source + "/" + strconv.Itoa(i)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		spec.Isolation.Entries = append(spec.Isolation.Entries,
+			sandbox.Entry{Kind: sandbox.EntryBind, Target: "/nix/store/input" + strconv.Itoa(i), Source: dir, ReadOnly: true})
+	}
+	return spec
+}

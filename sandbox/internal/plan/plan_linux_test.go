@@ -1,0 +1,162 @@
+package plan
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// base is an ordinary sandboxed build by a root daemon with build users.
+func base() Input {
+	return Input{
+		Root: "/nix/store/x.drv.chroot/root",
+		Entries: []Entry{
+			{Kind: Dir, Target: "/tmp", Mode: 0o1777},
+			{Kind: File, Target: "/etc/passwd", Mode: 0o644, Text: "nixbld:x:1000:100\n"},
+			{Kind: BindDir, Target: "/build", Source: "/nix/var/nix/builds/nix-1-2/build"},
+			{Kind: BindDir, Target: "/nix/store", Source: "/nix/store/x.drv.chroot/root/nix/store", Fresh: true},
+			{Kind: BindDir, Target: "/nix/store/in1", Source: "/nix/store/in1", ReadOnly: true},
+			{Kind: BindFile, Target: "/nix/store/in2", Source: "/nix/store/in2", ReadOnly: true},
+			{Kind: Link, Target: "/nix/store/in3", Text: "in1"},
+			{Kind: Proc, Target: "/proc"},
+			{Kind: Pts, Target: "/dev/pts"},
+			{Kind: Tmpfs, Target: "/dev/shm", Text: "50%"},
+		},
+		UserNamespace: 20, Privileged: true, Outside: IDs{30001, 30000}, Inside: IDs{1000, 100}, RequireGroups: true,
+		Network: 21, Null: 5, Terminal: 6, Daemon: 7, Cgroup: -1, Landlock: true,
+		CoreLimit: unix.RLIM_INFINITY, FilesLimit: unix.Rlimit{Cur: 1024, Max: 4096},
+		Dir: "/build", Path: "/bin/sh", Args: []string{"sh", "-e"}, Env: []string{"HOME=/homeless-shelter"},
+	}
+}
+
+func TestSteps(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(in *Input)
+	}{
+		{"build-user", func(*Input) {}},
+		{"no-user-namespace", func(in *Input) { in.UserNamespace, in.Inside = -1, in.Outside }},
+		{"root-without-build-user", func(in *Input) { in.Outside = IDs{} }},
+		{"unprivileged", func(in *Input) { in.Privileged, in.Outside = false, IDs{1001, 1001} }},
+		{"range-of-ids", func(in *Input) {
+			in.Owner, in.Inside, in.Network = true, IDs{}, -1
+			in.Entries = append(in.Entries, Entry{Kind: Sys, Target: "/sys"})
+		}},
+		{"fixed-output", func(in *Input) { in.ShareNetwork, in.Network = true, -1 }},
+		{"new-network", func(in *Input) { in.Network = -1 }},
+		{"cgroup", func(in *Input) { in.Cgroup, in.RequireGroups = 9, false }},
+		{"no-landlock-nor-pidfd", func(in *Input) { in.Landlock, in.Daemon = false, -1 }},
+		{"below-the-host", func(in *Input) {
+			in.Entries = []Entry{
+				{Kind: BindDir, Target: "/host", Source: "/srv"},
+				{Kind: BindDir, Target: "/host/a/b", Source: "/opt"},
+				{Kind: BindFile, Target: "/host/c", Source: "/etc/hosts", ReadOnly: true},
+				{Kind: Link, Target: "/host/d", Text: "never made"},
+				{Kind: Tmpfs, Target: "/host/e", Text: "1m"},
+			}
+		}},
+		{"mixed-mounts", func(in *Input) {
+			in.Entries = append(in.Entries, Entry{Kind: BindDir, Target: "/nix/store/rw", Source: "/srv"})
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := base()
+			tt.change(&in)
+			golden(t, tt.name, Steps(in))
+		})
+	}
+	t.Run("trial", func(t *testing.T) { golden(t, "trial", Trial(-1)) })
+	t.Run("trial-unprivileged", func(t *testing.T) { golden(t, "trial-unprivileged", Trial(20)) })
+	t.Run("network", func(t *testing.T) { golden(t, "network", Network(20)) })
+	t.Run("sleep", func(t *testing.T) { golden(t, "sleep", Sleep()) })
+}
+
+// golden compares with testdata/NAME.txt. To write the files: go test ./sandbox/internal/plan -update
+func golden(t *testing.T, name string, steps []Step) {
+	t.Helper()
+	var b strings.Builder
+	for i, s := range steps {
+		// The other 61 say nothing new.
+		if s.Call == "rt_sigaction" && i > 0 && steps[i-1].Call == "rt_sigaction" {
+			continue
+		}
+		b.WriteString(s.String() + "\n")
+	}
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("steps differ from %s (-want +got):\n%s", file, diff)
+	}
+}
+
+// TestOrder states what must come before what, whatever else changes.
+func TestOrder(t *testing.T) {
+	in := base()
+	order := []string{"setgroups", "unshare", "mount", "pivot_root", "umount2", "setns", "setresgid", "setresuid", "prctl",
+		"close_range", "landlock_restrict_self", "capset", "chdir", "rt_sigprocmask", "execve"}
+	calls := Steps(in)
+	at := -1
+	for _, call := range order {
+		next := -1
+		for i := at + 1; i < len(calls); i++ {
+			if calls[i].Call == call && !(call == "setns" && calls[i].Args[1].Value != unix.CLONE_NEWUSER) {
+				next = i
+				break
+			}
+		}
+		if next < 0 {
+			t.Fatalf("no %s after step %d", call, at)
+		}
+		at = next
+	}
+	if at != len(calls)-1 {
+		t.Errorf("execve is step %d of %d", at, len(calls))
+	}
+	seen := false
+	for _, s := range calls {
+		if s.Call == "pivot_root" {
+			seen = true
+		} else if seen && (s.Call == "mount" || s.Call == "mknodat" || s.Call == "openat") {
+			t.Errorf("after the loss of the old root: %s", s)
+		}
+	}
+}
+
+// TestReadOnlyTolerance: where nothing else protects the inputs, a kernel that cannot is refused.
+func TestReadOnlyTolerance(t *testing.T) {
+	tests := []struct {
+		name       string
+		outside    IDs
+		privileged bool
+		tolerated  bool
+	}{
+		{"build user", IDs{30001, 30000}, true, true},
+		{"root", IDs{0, 0}, true, false},
+		{"unprivileged", IDs{1001, 1001}, false, false},
+	}
+	for _, tt := range tests {
+		in := base()
+		in.Outside, in.Privileged = tt.outside, tt.privileged
+		for _, s := range Steps(in) {
+			if s.Call == "mount_setattr" && (s.Tolerate == unix.ENOSYS) != tt.tolerated {
+				t.Errorf("%s: %s", tt.name, s)
+			}
+		}
+	}
+}
