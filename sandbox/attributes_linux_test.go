@@ -114,7 +114,7 @@ fchmodat 1755: <nil>
 fchmod 2755: operation not permitted
 setxattr: operation not supported
 getxattr: operation not supported
-listxattr: <nil>
+listxattr: operation not supported
 `
 	if out != want {
 		t.Errorf("got:\n%s\nwant:\n%s", out, want)

@@ -50,35 +50,36 @@ func (i *isolator) askHost() *hostFacts {
 // landlockScopes is the version of landlock that knows scopes (Linux 6.12).
 const landlockScopes = 6
 
-// fork starts an isolated builder. files are its standard descriptors. release is called when it is over.
-func (i *isolator) fork(f *forker, spec *Spec, files []uintptr) (pid int, release func(), err error) {
+// fork starts an isolated builder. files are its standard descriptors.
+func (i *isolator) fork(f *forker, spec *Spec, files []uintptr) (*started, error) {
 	if hasZero(spec.Args) || hasZero(spec.Env) || hasZero([]string{spec.Path, spec.Dir, spec.Isolation.Root}) {
-		return 0, nil, fmt.Errorf("start builder '%s': %w", spec.Path, unix.EINVAL)
+		return nil, fmt.Errorf("start builder '%s': %w", spec.Path, unix.EINVAL)
 	}
 	in, err := i.input(f, spec, files)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if in.Cgroup, err = openProcs(spec.Cgroup); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if in.Cgroup >= 0 {
 		defer unix.Close(in.Cgroup)
 	}
-	release, err = i.network(f, in)
+	release, err := i.network(f, in)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	t, err := f.thread(spec.attributes())
 	if err != nil {
 		release()
-		return 0, nil, fmt.Errorf("prepare builder '%s': %w", spec.Path, err)
+		return nil, fmt.Errorf("prepare builder '%s': %w", spec.Path, err)
 	}
-	if pid, err = t.run(plan.Steps(*in), in.Privileged); err != nil {
+	pid, err := t.run(plan.Steps(*in), in.Privileged)
+	if err != nil {
 		release()
-		return 0, nil, isolatedError(spec, err)
+		return nil, isolatedError(spec, err)
 	}
-	return pid, release, nil
+	return &started{pid: pid, release: release, attach: i.attacher(f, in)}, nil
 }
 
 // openProcs opens the file through which a process joins a cgroup; -1 stands for none.

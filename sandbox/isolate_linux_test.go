@@ -1,6 +1,8 @@
 package sandbox_test
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,7 +76,7 @@ func TestIsolatedWorld(t *testing.T) {
 		tests := []struct{ name, script, want string }{
 			{"ids", "id -u; id -g; id -un; id -gn", "1000\n100\nnixbld\nnixbld\n"},
 			{"first process", "echo $$", "1\n"},
-			{"processes", "ls -d /proc/[0-9]* | wc -l", "3\n"},
+			{"processes", "set -- /proc/[0-9]*; echo $#", "1\n"},
 			{"root", "cd /; echo *", "bin build dev etc lib lib64 nix proc tmp usr\n"},
 			{"devices", "cd /dev; echo *", "fd full null ptmx pts random shm tty urandom zero\n"},
 			{"null", "echo x >/dev/null && cat /dev/null", ""},
@@ -230,4 +232,43 @@ func mountCount(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return strings.Count(string(text), "\n")
+}
+
+// TestMount: a directory, a file and a link appear while the builder runs, and it cannot change them.
+func TestMount(t *testing.T) {
+	everybody(t, func(t *testing.T, l *sandbox.Launcher, u *sandbox.User) {
+		source := sandboxtest.DirFor(t, u)
+		for name, text := range map[string]string{"dir/in": "dir\n", "file": "file\n"} {
+			os.MkdirAll(filepath.Dir(filepath.Join(source, name)), 0o755)
+			if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink("file", filepath.Join(source, "link")); err != nil {
+			t.Fatal(err)
+		}
+		spec := world(t, l, u, "echo ready; while ! [ -e /nix/store/link ]; do sleep 0.01; done; cd /nix/store; cat dir/in file link; (echo x >file) 2>/dev/null || echo refused")
+		p, err := l.Start(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := make([]byte, 6)
+		if _, err := io.ReadFull(p.Output(), first); err != nil {
+			t.Error(err)
+		}
+		for _, name := range []string{"dir", "file", "link"} {
+			if err := p.Mount(filepath.Join(source, name), "/nix/store/"+name); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := p.Mount("/no/where", "/nix/store/x"); err == nil {
+			t.Error("a source that does not exist is no error")
+		}
+		if out, _ := finish(t, p); out != "dir\nfile\nfile\nrefused\n" {
+			t.Errorf("got %q", out)
+		}
+		if err := p.Mount(source, "/nix/store/late"); !errors.Is(err, sandbox.ErrEnded) {
+			t.Errorf("after the end: got %v", err)
+		}
+	})
 }

@@ -13,6 +13,9 @@ import (
 // ErrClosed is returned by [Launcher.Start] after [Launcher.Close].
 var ErrClosed = errors.New("launcher is closed")
 
+// ErrEnded is returned by [Process.Mount] when the builder has ended.
+var ErrEnded = errors.New("builder has ended")
+
 // Launcher starts builders. It owns the threads that fork them.
 // All methods may be called from any goroutine.
 type Launcher struct {
@@ -88,14 +91,16 @@ func (l *Launcher) start(ctx context.Context, spec *Spec) (*Process, error) {
 		return nil, err
 	}
 	defer tty.slave.Close()
-	pid, release, err := l.fork(ctx, spec, tty.slave)
+	child, err := l.fork(ctx, spec, tty.slave)
 	if err != nil {
 		tty.master.Close()
 		spec.tidy()
 		return nil, err
 	}
-	return newProcess(ctx, pid, spec, tty.master, func() {
-		release()
+	return newProcess(ctx, child, spec, tty.master, func() {
+		if child.release != nil {
+			child.release()
+		}
 		spec.tidy()
 		l.processes.Done()
 	}), nil
@@ -103,34 +108,42 @@ func (l *Launcher) start(ctx context.Context, spec *Spec) (*Process, error) {
 
 // fork retries while the program is open for writing: a file that the daemon has just written and closed can still be
 // open, for a millisecond, in a child that another thread forked and that has not yet reached its exec.
-func (l *Launcher) fork(ctx context.Context, spec *Spec, slave *os.File) (int, func(), error) {
+func (l *Launcher) fork(ctx context.Context, spec *Spec, slave *os.File) (*started, error) {
 	// Opened for each builder: a description shared by builders would let them share locks and flags.
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	defer null.Close()
 	files := []uintptr{null.Fd(), slave.Fd(), slave.Fd()}
 	for delay := time.Millisecond; ; delay *= 2 {
-		pid, release, err := l.forkOnce(spec, files)
+		child, err := l.forkOnce(spec, files)
 		if !errors.Is(err, syscall.ETXTBSY) || delay > time.Second {
-			return pid, release, err
+			return child, err
 		}
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
-			return 0, nil, fmt.Errorf("start builder '%s': %w", spec.Path, context.Cause(ctx))
+			return nil, fmt.Errorf("start builder '%s': %w", spec.Path, context.Cause(ctx))
 		}
 	}
 }
 
-// forkOnce also returns what releases that which the builder has held.
-func (l *Launcher) forkOnce(spec *Spec, files []uintptr) (int, func(), error) {
+// started is a builder that has been executed.
+type started struct {
+	pid int
+	// release gives back what it has held, once nothing of it is left; nil for nothing.
+	release func()
+	// attach mounts into its root; nil if that is the daemon's.
+	attach attacher
+}
+
+func (l *Launcher) forkOnce(spec *Spec, files []uintptr) (*started, error) {
 	if spec.Isolation != nil {
 		return l.isolator.fork(&l.forker, spec, files)
 	}
 	pid, err := l.forker.fork(spec, files)
-	return pid, func() {}, err
+	return &started{pid: pid}, err
 }
 
 // forkExec is the one call that creates a builder; only thread-wide attributes are added by the caller.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -136,8 +137,31 @@ func (a attributes) apply() error {
 			return err
 		}
 	}
+	if err := landlock(); err != nil {
+		return err
+	}
 	if err := a.personality.apply(); err != nil {
 		return fmt.Errorf("set personality: %w", err)
+	}
+	return nil
+}
+
+// landlock cuts the thread's builders off from the abstract sockets of all others, as far as the kernel can
+// (linux/build/linux-derivation-builder.cc does so, and goes on if it cannot).
+func landlock() error {
+	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 || version < landlockScopes {
+		return nil
+	}
+	attr := unix.LandlockRulesetAttr{Scoped: unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET}
+	fd, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return fmt.Errorf("make landlock rules: %w", errno)
+	}
+	defer unix.Close(int(fd))
+	_, _, errno = unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0)
+	if errno != 0 && errno != unix.EPERM {
+		return fmt.Errorf("cut off abstract sockets: %w", errno)
 	}
 	return nil
 }

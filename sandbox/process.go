@@ -33,6 +33,7 @@ type Process struct {
 	// when they are gone.
 	isolated bool
 	output   *output
+	attach   attacher    // nil if not isolated
 	release  func()      // counts the process out of its Launcher
 	unwatch  func() bool // stops watching the context; false when killing has begun
 	watched  chan struct{}
@@ -46,10 +47,11 @@ type Process struct {
 	reaped bool
 }
 
-func newProcess(ctx context.Context, pid int, spec *Spec, master *os.File, release func()) *Process {
+func newProcess(ctx context.Context, child *started, spec *Spec, master *os.File, release func()) *Process {
 	p := &Process{
-		pid:      pid,
-		tree:     newTree(pid, spec),
+		pid:      child.pid,
+		attach:   child.attach,
+		tree:     newTree(child.pid, spec),
 		user:     spec.User,
 		isolated: spec.Isolation != nil,
 		output:   &output{master: master},

@@ -9,6 +9,8 @@
 //   - Creating a file with such a bit (open, openat, creat, mknod, mknodat) fails likewise.
 //   - openat2 and io_uring fail with ENOSYS, as on a kernel without them: the mode of the file that they create lies
 //     in memory, where a filter cannot see it. Programs go back to the calls that came before.
+//   - The kernel's keyrings fail with ENOSYS: the daemon's session keyring is its builders', too, and those of a user
+//     outlast the build.
 //   - Reading, listing and writing extended attributes (and with them ACLs), by path, by descriptor and beneath a
 //     directory, fails with ENOTSUP. Removing them is let through, since it can only make a file plainer.
 //

@@ -76,6 +76,11 @@ func TestSteps(t *testing.T) {
 	t.Run("trial", func(t *testing.T) { golden(t, "trial", Trial(-1)) })
 	t.Run("trial-unprivileged", func(t *testing.T) { golden(t, "trial-unprivileged", Trial(20)) })
 	t.Run("network", func(t *testing.T) { golden(t, "network", Network(20)) })
+	for name, kind := range map[string]Kind{"attach-dir": BindDir, "attach-file": BindFile, "attach-link": Link} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name, Attach(Attachment{Entry: Entry{Kind: kind, Target: "/nix/store/y", Source: "/nix/store/y", Text: "z"}, Mounts: 30, UserNamespace: 20, Privileged: kind != BindFile}))
+		})
+	}
 	t.Run("sleep", func(t *testing.T) { golden(t, "sleep", Sleep()) })
 }
 
