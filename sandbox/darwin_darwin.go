@@ -20,6 +20,10 @@ func (s *Spec) unsupported() string {
 
 // steps is the process to fork for s, with the profile in its place.
 func (s *Spec) steps() (*Spec, error) {
+	if s.User != nil {
+		// Left by what used this user before, which need not have been us.
+		removeIPC(s.User.UID)
+	}
 	if s.Darwin == nil {
 		return s, nil
 	}

@@ -53,6 +53,9 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 	for _, arg := range a.drv.Args {
 		spec.Args = append(spec.Args, rewriteString(arg, a.rewrites))
 	}
+	if err := a.confine(spec); err != nil {
+		return nil, err
+	}
 	a.announce()
 	if a.drv.IsBuiltin() {
 		return spec, a.prepareBuiltin(spec)

@@ -21,6 +21,9 @@ func (a *attempt) checkSandbox() error {
 	if err != nil {
 		return err
 	}
+	if wanted && byProfile {
+		return a.checkProfile()
+	}
 	a.isolated = wanted || diverted
 	if a.isolated && !canIsolate {
 		return errorf("sandboxing builds is not supported on this platform")

@@ -14,14 +14,18 @@ import (
 
 // runPreBuildHook runs the administrator's program that names more paths to show to the builder
 // (unix/build/derivation-builder.cc, getPathsInSandbox). It is given the derivation and the directory of the builder's
-// root; what it complains of goes where the daemon's own errors go.
+// root, if it has one of its own; what it complains of goes where the daemon's own errors go.
 func (a *attempt) runPreBuildHook(paths sandboxPaths) error {
 	hook := a.set.PreBuildHook
 	if hook == "" {
 		return nil
 	}
 	a.j.feed.Message(activity.Chatty, "executing pre-build hook '"+hook+"'")
-	cmd := exec.CommandContext(a.ctx, hook, a.dir.Print(a.j.drvPath), a.chroot.root)
+	args := []string{a.dir.Print(a.j.drvPath)}
+	if a.chroot != nil {
+		args = append(args, a.chroot.root)
+	}
+	cmd := exec.CommandContext(a.ctx, hook, args...)
 	// What it has started ends with it when nobody wants the build any more.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
