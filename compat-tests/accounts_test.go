@@ -83,6 +83,15 @@ func otherUsers() error {
 	return nil
 }
 
+// namespaces tells what keeps builders from being isolated.
+func namespaces() error {
+	out, err := exec.Command("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "true").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("no namespaces here: %v: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
 // asUser returns argv run as one of the accounts.
 func asUser(name string, argv []string) ([]string, error) {
 	uid, gid, err := account(name)

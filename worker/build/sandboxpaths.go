@@ -115,7 +115,20 @@ func (a *attempt) addHost(plan *rootPlan, paths sandboxPaths) error {
 		plan.shmSize = a.set.SandboxDevShmSize
 	}
 	plan.pts = exists("/dev/pts/ptmx")
-	return paths.check()
+	if err := paths.check(); err != nil {
+		return a.withEmptyLog(err)
+	}
+	return nil
+}
+
+// withEmptyLog leaves the log that upstream has begun when it finds such an error.
+func (a *attempt) withEmptyLog(err error) error {
+	log, logErr := a.openLog()
+	if logErr == nil {
+		logErr = log.Close()
+	}
+	a.complain("write build log", logErr)
+	return err
 }
 
 // addNetwork shows what programs need for the network. Links are resolved: where they lead is not shown.
@@ -139,9 +152,10 @@ func (a *attempt) devices() []string {
 		if exists("/dev/kvm") {
 			return append(nodes, "/dev/kvm")
 		}
-		a.j.feed.Message(activity.Warn, warning(textf("KVM is enabled in system-features but /dev/kvm is not available. "+
+		// Upstream's warning comes from its child, whose words reach those alone who debug.
+		a.j.feed.Message(activity.Debug, "sandbox setup: warning: KVM is enabled in system-features but /dev/kvm is not available. "+
 			"QEMU builds may fall back to slow emulation. "+
-			"Consider removing 'kvm' from system-features in nix.conf if KVM is not supported on this system.")))
+			"Consider removing 'kvm' from system-features in nix.conf if KVM is not supported on this system.")
 	}
 	return nodes
 }
