@@ -11,11 +11,26 @@
 // standard output and error; umask 022; a soft core limit of zero; no other descriptor; default signal handling;
 // on Linux a fixed address-space layout, SIGKILL when the daemon dies, and no new privileges unless allowed.
 //
+// # Isolation
+//
+// An [Isolation] gives the builder namespaces and a root of its own, built from nothing. It is turned into an ordered list
+// of system calls by a pure function (internal/plan, where the order is argued) and carried out by a clone of the daemon
+// that runs nothing else (internal/child, where the dialogue between the two is told): there is no second program.
+// What costs much and carries nothing from build to build is kept: user namespaces, one for each build user, and network
+// namespaces through which no packet has gone.
+//
+// A step that fails is an error that names it: "set up sandbox of '/bin/sh': mount '/proc': operation not permitted".
+// Nothing is left out because it does not work. [Launcher.Support] tells beforehand what the machine can do.
+//
+// The builder is process 1 of its process namespace: when it ends the kernel ends all that it has started, and only then
+// reports its end. [Process.Mount] makes more paths appear while it runs.
+//
 // # Launcher threads
 //
-// Starting a builder costs one fork and one exec of the builder itself; there is no intermediate program.
+// A builder that is not isolated costs one fork and one exec; there is no intermediate program here either.
 // What the exec'd program has to inherit but Go's fork cannot set (personality, no-new-privileges, the system call
-// filter, the umask) is set once on a thread that does nothing but fork: one thread for each distinct set.
+// filter, the umask) is set once on a thread that does nothing but fork: one thread for each distinct set. Children that
+// become isolated builders are cloned by the same threads, since loading the filter costs more than the clone.
 // Such a thread lives until [Launcher.Close], because the kernel sends the parent-death signal when the forking
 // thread ends, not the process.
 //
@@ -23,8 +38,8 @@
 //
 // With a build user, all processes of that uid are killed in one system call made under that uid, which no fork can
 // outrun; nothing of that uid is left when [Process.Wait] returns, and none is there when [Launcher.Start] forks.
-// Without a build user the tree is found by session, process group, ancestry, and (for daemonised processes, which
-// have cut all three) by a working directory or inherited environment naming the build directory.
+// Without a build user and isolation the tree is found by session, process group, ancestry, and (for daemonised
+// processes, which have cut all three) by a working directory or inherited environment naming the build directory.
 //
 // # Lock order
 //
