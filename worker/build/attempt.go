@@ -32,7 +32,10 @@ type attempt struct {
 	locks   *pathlock.Held
 	waited  bool // for the locks
 	user    *buildusers.Lease
-	tmp     *buildDir
+
+	external *settings.ExternalBuilder // who builds instead of us; may be nil
+
+	tmp *buildDir
 
 	isolated bool    // the builder has a world of its own
 	chroot   *chroot // what that needs on disk, while it is there
@@ -57,7 +60,7 @@ type output struct {
 }
 
 func (b *builder) run(s *Scheduler, j *job) outcome {
-	a := &attempt{builder: b, s: s, j: j, ctx: j.ctx, set: j.settings, drv: j.drv}
+	a := &attempt{builder: b, s: s, j: j, ctx: j.ctx, set: j.settings, drv: j.drv, external: externalBuilder(j.settings, j.drv.Platform)}
 	err := a.build()
 	// Whatever ends a build early, nobody is left to hear of it once the job was given up.
 	if a.ctx.Err() != nil && err != nil {

@@ -46,8 +46,13 @@ func (a *attempt) makeBuildDir() (_ *buildDir, err error) {
 		}
 	}
 	d.path, d.inside = d.top, d.top
-	if a.isolated {
+	switch {
+	case a.isolated:
 		d.path, d.inside = d.top+"/build", a.set.SandboxBuildDir
+	case a.external != nil:
+		d.path, d.inside = d.top+"/build", externalBuildDir
+	}
+	if d.path != d.top {
 		if err := unix.Mkdir(d.path, 0o700); err != nil {
 			return nil, fmt.Errorf("creating directory %s: %w", quotedPath(d.path), err)
 		}
@@ -140,7 +145,9 @@ func (d *buildDir) close(keep bool) error {
 		return err
 	}
 	if d.top != d.path && unix.Rmdir(d.path) == nil {
-		return errors.Join(err, ignoreNotExist(unix.Rmdir(d.top)))
+		if topErr := ignoreNotExist(unix.Rmdir(d.top)); topErr != unix.ENOTEMPTY {
+			return errors.Join(err, topErr)
+		}
 	}
 	return errors.Join(err, removeTree(d.store, d.top))
 }

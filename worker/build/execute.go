@@ -45,6 +45,10 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 	} else if err := unix.Access(homeDir, unix.F_OK); err == nil {
 		return nil, errorf("home directory %s exists; please remove it to assure purity of builds without sandboxing", quotedPath(homeDir))
 	}
+	a.announce()
+	if a.external != nil {
+		return a.prepareExternal(env)
+	}
 	spec := &sandbox.Spec{
 		Path: a.drv.Builder, Args: []string{path.Base(a.drv.Builder)}, Env: env.strings(a.rewrites), Dir: a.tmp.inside,
 		User: user, AllowNewPrivileges: a.set.AllowNewPrivileges, FilterSyscalls: a.set.FilterSyscalls,
@@ -56,7 +60,6 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 	if err := a.confine(spec); err != nil {
 		return nil, err
 	}
-	a.announce()
 	if a.drv.IsBuiltin() {
 		return spec, a.prepareBuiltin(spec)
 	}
@@ -100,8 +103,10 @@ type limits struct {
 // execute runs the builder. Its failure is the error; a.out has the times.
 func (a *attempt) execute(spec *sandbox.Spec) error {
 	a.out.startTime = a.now()
-	a.begin()
-	p, startErr := a.start(spec)
+	p, startErr, err := a.startAndBegin(spec)
+	if err != nil {
+		return err
+	}
 	// The log's file is made while the builder gets under way: that takes as long as a small build.
 	logFile, err := a.openLog()
 	if err != nil {
@@ -128,6 +133,23 @@ func (a *attempt) execute(spec *sandbox.Spec) error {
 	user, system := res.CPUUser.Microseconds(), res.CPUSystem.Microseconds()
 	a.out.cpuUser, a.out.cpuSystem = &user, &system
 	return a.verdict(res, &l)
+}
+
+// startAndBegin starts the builder and tells everybody. A builder that cannot be executed has begun, too, unless it is
+// an external one, for which it is the machine that is not as it should be.
+func (a *attempt) startAndBegin(spec *sandbox.Spec) (p *sandbox.Process, startErr, err error) {
+	if a.external == nil {
+		a.begin()
+		p, startErr = a.start(spec)
+		return p, startErr, nil
+	}
+	if p, err = a.start(spec); err != nil {
+		return nil, nil, a.notExecuted(err)
+	}
+	if err = a.awaitExternal(p); err == nil {
+		a.begin()
+	}
+	return p, nil, err
 }
 
 func (a *attempt) openLog() (io.WriteCloser, error) {

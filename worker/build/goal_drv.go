@@ -163,6 +163,10 @@ func (d *drvGoal) start() {
 		d.failWith(f)
 		return
 	}
+	if err := unableToStart(r.sess.Settings, d.drv); err != nil {
+		r.fail(err)
+		return
+	}
 	text, err := d.textHash()
 	if err == nil && r.unstored[d.drv] {
 		err = r.writeResolved(d.drv)

@@ -13,6 +13,9 @@ import (
 // machine that cannot do it is a reason to go without, if that is the setting; but never in a diverted store, where
 // the builder would write to the wrong place (refused by upstream from 2.36 on).
 func (a *attempt) checkSandbox() error {
+	if a.external != nil {
+		return a.checkExternal()
+	}
 	diverted := string(a.dir) != a.store.RealDir()
 	if diverted && !canIsolate {
 		return errorf("building using a diverted store is not supported on this platform")

@@ -12,6 +12,9 @@ import (
 // rejectLocal tells why a derivation cannot be built on this machine for a client with these settings; nil if it can
 // (derivation-building-goal.cc, reject).
 func (sched *Scheduler) rejectLocal(s *settings.Settings, drvPath storepath.Path, drv *derivation.Derivation, options *derivation.Options) *Failure {
+	if externalBuilder(s, drv.Platform) != nil {
+		return nil
+	}
 	noJobs := s.MaxJobs == 0
 	badPlatform := drv.Platform != s.System && !slices.Contains(s.ExtraPlatforms, drv.Platform) && !drv.IsBuiltin()
 	required, available := requiredFeatures(drv, options), sched.availableFeatures(s)

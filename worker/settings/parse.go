@@ -304,7 +304,17 @@ func parseExternalBuilders(name, value string) ([]ExternalBuilder, error) {
 	if err := json.Unmarshal([]byte(value), &builders); err != nil {
 		return nil, usagef("parsing setting '%s': %s", name, err)
 	}
+	var fields []map[string]any
+	if err := json.Unmarshal([]byte(value), &fields); err != nil {
+		return nil, usagef("parsing setting '%s': %s", name, err)
+	}
 	for i := range builders {
+		for _, key := range []string{"systems", "program", "args"} {
+			if _, ok := fields[i][key]; !ok {
+				text, _ := json.Marshal(fields[i])
+				return nil, usagef("parsing setting '%s': Expected JSON object to contain key '%s' but it doesn't: %s", name, key, text)
+			}
+		}
 		builders[i].Systems = sortedSet(builders[i].Systems)
 	}
 	return builders, nil

@@ -96,7 +96,7 @@ func TestEachRowHasItsOwnPlace(t *testing.T) {
 		c, old := base.Clone(), ""
 		old, _ = base.Get(info.Name)
 		changed := false
-		for _, v := range []string{"true", "false", "relaxed", "7", "/p/q", "flamegraph", "warn", "k=v", `[{"program":"x"}]`} {
+		for _, v := range []string{"true", "false", "relaxed", "7", "/p/q", "flamegraph", "warn", "k=v", `[{"systems":[],"program":"x","args":[]}]`} {
 			if err := c.Set(info.Name, v); err == nil {
 				if now, _ := c.Get(info.Name); now != old {
 					changed = true
@@ -148,6 +148,8 @@ func TestTexts(t *testing.T) {
 		{"substituters", "x", "Cannot parse Nix store 'x'"},
 		{"no-such", "x", "unknown setting 'no-such'"},
 		{"extra-cores", "1", "unknown setting 'extra-cores'"},
+		{"external-builders", `[{"systems":["a"],"args":[]}]`,
+			`parsing setting 'external-builders': Expected JSON object to contain key 'program' but it doesn't: {"args":[],"systems":["a"]}`},
 		{"extra-external-builders", "[]", "unknown setting 'extra-external-builders'"},
 		{"darwin-log-sandbox-violations", "true", "unknown setting 'darwin-log-sandbox-violations'"},
 	} {
