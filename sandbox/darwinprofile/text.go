@@ -31,7 +31,10 @@ func subpaths(names ...string) []filter {
 
 // quote makes a string of the profile language, which is Scheme's. [validatePath] keeps control characters out.
 func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	if strings.ContainsAny(s, `\"`) {
+		s = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)
+	}
+	return `"` + s + `"`
 }
 
 // profile is a text in the making.
