@@ -96,10 +96,15 @@ func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger, limi
 		}
 		listeners = []net.Listener{l}
 	}
+	manager := notifier{log, extendEvery}
+	opened := manager.opening(ctx)
 	b, err := assemble(ctx, cfg, log, paths(listeners))
+	opened()
 	if err != nil {
 		return err
 	}
+	manager.ready()
+	defer context.AfterFunc(ctx, manager.stopping)()
 	s := &Server{
 		Policy: Policy{
 			Allowed: cfg.Settings.AllowedUsers, Trusted: cfg.Settings.TrustedUsers,

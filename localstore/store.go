@@ -227,6 +227,13 @@ func (s *Store) RealDir() string { return s.opts.RealDir }
 // StateDir holds the database, roots and locks.
 func (s *Store) StateDir() string { return s.opts.StateDir }
 
+// Reserve makes the file again that a collection deletes to have room to work, if there is space for it.
+func (s *Store) Reserve() {
+	h := s.acquire()
+	defer h.release()
+	h.db.Reserve()
+}
+
 // LogDir holds build logs.
 func (s *Store) LogDir() string { return s.opts.LogDir }
 

@@ -6,6 +6,7 @@ import (
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
 )
 
 // Refusals, in upstream's words (daemon.cc, performOp).
@@ -75,7 +76,20 @@ func (c *conn) collectGarbage(ctx context.Context) error {
 		if req.IgnoreLiveness {
 			return refuseLiveness
 		}
-		results, err = c.o.Collector.Collect(ctx, c.sess, req)
+		results, err = c.o.Collector.Collect(ctx, c.collecting(req), req)
 		return err
 	}, func() { c.out.GCResults(results) })
+}
+
+// collecting is the session of a collection. For clients that know of dead
+// referrers, as those of 2.35 do, the deletion of given paths does not look at
+// keep-outputs and keep-derivations; for older ones it does.
+func (c *conn) collecting(req protocol.GCRequest) *session.Session {
+	if req.Action != protocol.GCDeleteSpecific || !c.in.Version.Has(protocol.FeatureDeleteDeadSpecificReferrers) {
+		return c.sess
+	}
+	sess := *c.sess
+	sess.Settings = sess.Settings.Clone()
+	sess.Settings.KeepOutputs, sess.Settings.KeepDerivations = false, false
+	return &sess
 }

@@ -474,6 +474,8 @@ func (b *fakeBuilder) OutputMap(context.Context, storepath.Path) (map[string]sto
 type fakeCollector struct {
 	censored []bool
 	requests []protocol.GCRequest
+	// keeps are keep-outputs and keep-derivations of each request.
+	keeps [][2]bool
 }
 
 func (c *fakeCollector) FindRoots(_ context.Context, _ *session.Session, censor bool) ([]protocol.Root, error) {
@@ -481,8 +483,9 @@ func (c *fakeCollector) FindRoots(_ context.Context, _ *session.Session, censor 
 	return []protocol.Root{{Link: "/link", Target: somePath("root")}}, nil
 }
 
-func (c *fakeCollector) Collect(_ context.Context, _ *session.Session, req protocol.GCRequest) (protocol.GCResults, error) {
+func (c *fakeCollector) Collect(_ context.Context, sess *session.Session, req protocol.GCRequest) (protocol.GCResults, error) {
 	c.requests = append(c.requests, req)
+	c.keeps = append(c.keeps, [2]bool{sess.Settings.KeepOutputs, sess.Settings.KeepDerivations})
 	return protocol.GCResults{Paths: []string{"/a"}, BytesFreed: 7}, nil
 }
 

@@ -27,6 +27,8 @@ type Store interface {
 	TempRootPaths() ([]storepath.Path, error)
 	// InvalidateAll makes paths invalid in one transaction, in their order; it fails if one has other referrers.
 	InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error)
+	// Reserve puts space aside for the next collection, as much as there is.
+	Reserve()
 	// DeleteTree deletes what is at a place and tells how many bytes that freed.
 	DeleteTree(ctx context.Context, realPath string) (uint64, error)
 }
@@ -99,6 +101,9 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 		return Results{}, err
 	}
 	defer unlock()
+	if req.Action.deletes() {
+		defer c.o.Store.Reserve()
+	}
 	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims()}
 	err = r.collect(ctx)
 	return r.results, err

@@ -63,8 +63,8 @@ func TestDeleteDead(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(f.opt.StateDir, "gc-socket/socket")); !os.IsNotExist(err) {
 		t.Errorf("the socket is still there: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(f.opt.StateDir, "db/reserved")); !os.IsNotExist(err) {
-		t.Errorf("the reserved space was not freed: %v", err)
+	if info, err := os.Stat(filepath.Join(f.opt.StateDir, "db/reserved")); err != nil || info.Size() != f.opt.ReservedSpace {
+		t.Errorf("no space was reserved for the next collection: %v, %v", info, err)
 	}
 }
 
@@ -391,5 +391,27 @@ func TestIgnoreDeleteFailure(t *testing.T) {
 			t.Errorf("ignoring %t: %q", ignore, log.all())
 		}
 		f.verify()
+	}
+}
+
+// The reserved space is there for the collection, and afterwards for the next one.
+func TestReservedSpace(t *testing.T) {
+	f := newFixture(t, tower())
+	reserved := filepath.Join(f.opt.StateDir, "db/reserved")
+	during := errors.New("not looked at")
+	c := f.collector(func(string) error {
+		_, during = os.Stat(reserved)
+		return nil
+	})
+	for _, action := range []Action{ReturnDead, DeleteDead} {
+		if _, err := c.Collect(t.Context(), wholeStore(action)); err != nil {
+			t.Fatal(err)
+		}
+		if freed := errors.Is(during, os.ErrNotExist); freed != (action == DeleteDead) {
+			t.Errorf("action %d: during the collection: %v", action, during)
+		}
+		if info, err := os.Stat(reserved); err != nil || info.Size() != f.opt.ReservedSpace {
+			t.Errorf("action %d: afterwards: %v, %v", action, info, err)
+		}
 	}
 }

@@ -398,3 +398,16 @@ func BenchmarkFind2000(b *testing.B) {
 		}
 	}
 }
+
+// What may be readable tomorrow fails the search today: its target may be alive.
+func TestOnlyPermanentFailuresAreNoRoots(t *testing.T) {
+	for errno, want := range map[unix.Errno]bool{
+		unix.EACCES: true, unix.ENOENT: true, unix.ENOTDIR: true, unix.ELOOP: true, unix.ENAMETOOLONG: true, unix.EINVAL: true,
+		unix.EIO: false, unix.ESTALE: false, unix.ETIMEDOUT: false, unix.ENOMEM: false, unix.EMFILE: false, unix.ENFILE: false,
+		unix.EPERM: false, unix.EHOSTDOWN: false,
+	} {
+		if got := isPermanent(fmt.Errorf("find roots: %w", errno)); got != want {
+			t.Errorf("%v: got %v, want %v", errno, got, want)
+		}
+	}
+}

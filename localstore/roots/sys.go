@@ -8,6 +8,9 @@ import (
 
 // isPermanent tells whether something is not a root that could be read, now or later. Upstream knows the first three;
 // the others, which anybody can bring about by the choice of a link's target, make its collector fail.
+//
+// All else fails the search for roots and with it the collection, as upstream's: behind an I/O error (EIO) or a file
+// server that lost its handle (ESTALE) may be a root that is there again tomorrow, when what it keeps alive would be gone.
 func isPermanent(err error) bool {
 	for _, errno := range []unix.Errno{
 		unix.EACCES, unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EINVAL,

@@ -272,3 +272,10 @@ func (db *DB) close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Reserve makes the reserved file again (Options.ReservedSize) if it is not there and there is space for it.
+func (db *DB) Reserve() {
+	if !db.opts.ReadOnly {
+		reserve(filepath.Join(db.opts.Dir, reservedFile), db.opts.ReservedSize)
+	}
+}

@@ -16,20 +16,25 @@ func reserve(path string, size int64) {
 		return
 	}
 	defer f.Close()
-	if f.Truncate(size) == nil {
-		allocate(f, size)
+	if err = f.Truncate(size); err == nil {
+		err = allocate(f, size)
+	}
+	if err != nil {
+		// Left behind it would look as if it had what it is for.
+		os.Remove(path)
 	}
 }
 
 // fill occupies blocks by writing them, where the file system has no other way.
-func fill(f *os.File, size int64) {
+func fill(f *os.File, size int64) error {
 	block := make([]byte, 64<<10)
 	for i := range block {
 		block[i] = 'X'
 	}
 	for offset := int64(0); offset < size; offset += int64(len(block)) {
 		if _, err := f.WriteAt(block[:min(int64(len(block)), size-offset)], offset); err != nil {
-			return
+			return err
 		}
 	}
+	return nil
 }

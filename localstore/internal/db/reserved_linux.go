@@ -6,15 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func allocate(f *os.File, size int64) {
+func allocate(f *os.File, size int64) error {
 	for size > 0 {
 		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
-		if err == unix.EINTR {
+		switch err {
+		case nil, unix.ENOSPC, unix.EDQUOT:
+			return err
+		case unix.EINTR:
 			continue
 		}
-		if err != nil {
-			fill(f, size)
-		}
-		return
+		return fill(f, size)
 	}
+	return nil
 }

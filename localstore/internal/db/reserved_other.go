@@ -4,4 +4,4 @@ package db
 
 import "os"
 
-func allocate(f *os.File, size int64) { fill(f, size) }
+func allocate(f *os.File, size int64) error { return fill(f, size) }
