@@ -43,6 +43,8 @@ var recoders = []recode{
 	again(func(r *Reader) (*pathinfo.Realisation, error) { return r.FoundRealisation(pathinfo.DrvOutput{}) }, (*Writer).FoundRealisation),
 	again((*Reader).DrvOutput, (*Writer).DrvOutput),
 	again((*Reader).SubstitutableQuery, func(*Writer, map[storepath.Path]storepath.ContentAddress) {}),
+	again((*Reader).AddToStoreScanning, (*Writer).AddToStoreScanning),
+	again((*Reader).SubmitOutput, (*Writer).SubmitOutput),
 	func(r *Reader, w *Writer) error {
 		tag, err := r.Frame()
 		if err == nil {
@@ -69,6 +71,11 @@ func FuzzDecode(f *testing.F) {
 	seed := new(bytes.Buffer)
 	seed.ReadFrom(reader())
 	f.Add(byte(0), uint8(39), seed.Bytes())
+	w, reader = ends(BuilderRPCVersion())
+	w.SubmitOutput(SubmitOutputRequest{&derivation.SingleDerivedPath{Drv: &derivation.SingleDerivedPath{Path: drvA}, Output: "a"}, "out"})
+	seed = new(bytes.Buffer)
+	seed.ReadFrom(reader())
+	f.Add(byte(18), uint8(39), seed.Bytes())
 	f.Fuzz(func(t *testing.T, which, minor byte, data []byte) {
 		step := recoders[int(which)%len(recoders)]
 		v := Version{Number: Minor(18 + minor%21)}

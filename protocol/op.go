@@ -107,9 +107,11 @@ const (
 	OpBuildPathsWithResults Op = 46
 	// OpAddPermRoot: path, file name → file name. Since 36.
 	OpAddPermRoot Op = 47
-	// OpSubmitOutput: only inside a build, by feature.
+	// OpSubmitOutput: single derived path, output name → 1. Only inside a
+	// build, {submit-output}.
 	OpSubmitOutput Op = 1000
-	// OpAddToStoreScanning: only inside a build, by feature.
+	// OpAddToStoreScanning: name, method and algorithm, framed data → info.
+	// Only inside a build, {add-to-store-scanning}.
 	OpAddToStoreScanning Op = 1001
 )
 

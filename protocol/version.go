@@ -59,9 +59,24 @@ func DaemonVersion() Version {
 	return Version{Latest, []Feature{FeatureDeleteDeadSpecificReferrers, FeatureRealisationWithPath}}
 }
 
+// NestedVersion is what a daemon offers to a builder with recursive-nix.
+func NestedVersion() Version {
+	return Version{Latest, []Feature{FeatureAddToStoreScanning, FeatureDeleteDeadSpecificReferrers,
+		FeatureDisableSetOptions, FeatureRealisationWithPath}}
+}
+
+// BuilderRPCVersion is what a daemon offers to a builder with builder-rpc-v0.
+// Builders can see it, so it never changes, whatever Latest becomes
+// (libstore/worker-protocol.cc, builderRpcV0).
+func BuilderRPCVersion() Version {
+	return Version{Minor(38), []Feature{FeatureAddToStoreScanning, FeatureDisableSetOptions,
+		FeatureRealisationWithPath, FeatureSubmitOutput}}
+}
+
 // ClientVersion is what our client offers.
 func ClientVersion() Version {
-	return Version{Latest, []Feature{FeatureDeleteDeadSpecificReferrers, FeatureDisableSetOptions, FeatureRealisationWithPath}}
+	return Version{Latest, []Feature{FeatureAddToStoreScanning, FeatureDeleteDeadSpecificReferrers,
+		FeatureDisableSetOptions, FeatureRealisationWithPath, FeatureSubmitOutput}}
 }
 
 // AtLeast tells whether the number is 1.minor or larger.
