@@ -20,11 +20,20 @@ type DumpSpec struct {
 	Algo   nixhash.Algo
 	// References is a sorted set.
 	References []storepath.Path
+	// Scan, if not nil, is given the data as it comes, and then asked for the references instead.
+	Scan RefScanner
 	// Repair replaces contents that are valid.
 	Repair bool
 	// IsNAR says that the data is an archive of one file where Method would have the file's plain contents: old
 	// clients send it so. For MethodNAR and MethodGit the data is an archive in any case.
 	IsNAR bool
+}
+
+// RefScanner finds out what data refers to.
+type RefScanner interface {
+	io.Writer
+	// References is a sorted set of what has been found in all that was written.
+	References() []storepath.Path
 }
 
 func (spec *DumpSpec) isTree() bool {
@@ -103,6 +112,9 @@ func (d *dump) read(ctx context.Context, r io.Reader) error {
 }
 
 func (d *dump) receive(r io.Reader) error {
+	if d.spec.Scan != nil {
+		r = io.TeeReader(r, d.spec.Scan)
+	}
 	switch {
 	case d.spec.isTree():
 		sums := []io.Writer{d.sum}
@@ -169,7 +181,11 @@ func (d *dump) info(ctx context.Context) (*pathinfo.Info, error) {
 		}
 	}
 	ca := storepath.ContentAddress{Method: d.spec.Method, Hash: hash}
-	info, err := pathinfo.FromCA(d.s.opts.StoreDir, d.spec.Name, ca, storepath.References{Others: d.spec.References})
+	refs := d.spec.References
+	if d.spec.Scan != nil {
+		refs = d.spec.Scan.References()
+	}
+	info, err := pathinfo.FromCA(d.s.opts.StoreDir, d.spec.Name, ca, storepath.References{Others: refs})
 	if err != nil {
 		return nil, err
 	}
