@@ -85,6 +85,10 @@ func (s *Scheduler) BuildPathsWithResults(ctx context.Context, sess *session.Ses
 		return nil, err
 	}
 	defer r.end()
+	return r.withResults(paths, mode)
+}
+
+func (r *request) withResults(paths []derivation.DerivedPath, mode derivation.BuildMode) ([]derivation.KeyedBuildResult, error) {
 	goals := r.derivedPaths(paths, mode)
 	if err := r.loop(goals); err != nil {
 		return nil, err

@@ -35,7 +35,8 @@ type attempt struct {
 
 	external *settings.ExternalBuilder // who builds instead of us; may be nil
 
-	tmp *buildDir
+	tmp    *buildDir
+	nested *Nested // nil unless the builder has a daemon of its own
 
 	isolated bool    // the builder has a world of its own
 	chroot   *chroot // what that needs on disk, while it is there
@@ -110,7 +111,7 @@ func (a *attempt) build() (err error) {
 	if err := a.execute(spec); err != nil {
 		return err
 	}
-	if err := a.register(); err != nil {
+	if err := a.registerMade(); err != nil {
 		return err
 	}
 	a.removeBuildDir(false)
@@ -258,6 +259,7 @@ func (a *attempt) removeInvalid() error {
 
 // finish releases what the build has held, in reverse order.
 func (a *attempt) finish(ok bool) {
+	a.nested.close()
 	a.removeBuildDir(a.set.KeepFailed && !ok && !a.drv.IsBuiltin())
 	a.removeChroot(ok)
 	if a.activity != 0 {

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -33,6 +34,10 @@ type Options struct {
 	// empty: the program complains about unknown ones. It is run as any builder is, in the build directory, and finds
 	// there the file [builtinjob.File]. Without this function no builtin can be executed.
 	BuiltinCommand func(name string) []string
+	// Nested serves a connection that a builder has made to the daemon that is there for its build alone (upstream's
+	// recursive-nix and builder-rpc-v0), until ctx ends or the builder hangs up; conn is closed by the caller. Without this
+	// function derivations that want such a daemon cannot be built.
+	Nested func(ctx context.Context, conn net.Conn, n *Nested) error
 	// Getenv is the daemon's environment, for impureEnvVars; nil means an empty one.
 	Getenv func(name string) string
 	// Features are the daemon's own experimental features, for questions that no client's settings belong to.

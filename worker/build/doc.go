@@ -15,6 +15,12 @@
 // A client has at most its own max-jobs builds running, all clients together at most [Options].MaxTotalJobs. A free
 // slot goes to the users in turn, within a user to the clients in turn, within a client to who came first.
 //
+// # Builds within builds
+//
+// A builder may have a daemon for its build alone (upstream's recursive-nix and builder-rpc-v0). [Nested] is that build as
+// the daemon sees it; what builders ask for are requests like others, which run in the slot of the builder that waits.
+// See lend.go for why that ends.
+//
 // # One build
 //
 // A job passes through steps, each a function of its own: inputs, output locks (shared with foreign processes), a
@@ -38,7 +44,8 @@
 //
 // # Lock order
 //
-// Scheduler.mu, then the mutex of a job's feed or of a request's inbox; a feed's, then that of a request's [jobLog].
+// Scheduler.mu, then the mutex of a job's feed or of a request's inbox; a feed's, then that of a request's [jobLog], then,
+// for a build within a build, those of the outer one in the same order: no build is within itself.
 // But for these two, which hold while a client takes what it is told, no lock is held while a store, a process or a
 // client is waited for.
 package build

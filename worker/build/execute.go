@@ -24,6 +24,9 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.nest(env); err != nil {
+		return nil, err
+	}
 	for name, contents := range env.files {
 		if err := a.writeFile(name, rewriteString(contents, a.rewrites), 0o644); err != nil {
 			return nil, err
@@ -107,6 +110,7 @@ func (a *attempt) execute(spec *sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
+	a.nested.begin(p, spec)
 	// The log's file is made while the builder gets under way: that takes as long as a small build.
 	logFile, err := a.openLog()
 	if err != nil {
@@ -121,6 +125,7 @@ func (a *attempt) execute(spec *sandbox.Spec) error {
 		messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
 	var l limits
 	res, err := a.runProcess(p, startErr, io.MultiWriter(lines, logFile), &l)
+	a.nested.stop()
 	lines.end()
 	if logErr := logFile.Close(); logErr != nil {
 		a.complain("write build log", logErr)

@@ -37,6 +37,7 @@ type event struct {
 	text   string
 	kind   activity.ResultType
 	fields []activity.Field
+	nested bool // of a build within this one
 }
 
 var _ activity.Sink = (*feed)(nil)
@@ -125,13 +126,17 @@ func (f *feed) Stop(id activity.ID) {
 
 // Result passes a result on.
 func (f *feed) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	f.result(id, kind, fields, false)
+}
+
+func (f *feed) result(id activity.ID, kind activity.ResultType, fields []activity.Field, nested bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.sinks {
 		s.Result(id, kind, fields)
 	}
 	if kind == activity.BuildLogLine || kind == activity.SetPhase {
-		f.remember(event{id: id, kind: kind, fields: fields}, len(fields[0].Text))
+		f.remember(event{id: id, kind: kind, fields: fields, nested: nested}, len(fields[0].Text))
 	}
 }
 
@@ -170,7 +175,7 @@ func (f *feed) tail(n uint64) []string {
 		if uint64(len(lines)) >= n {
 			break
 		}
-		if e.kind == activity.BuildLogLine {
+		if e.kind == activity.BuildLogLine && !e.nested {
 			lines = append(lines, e.fields[0].Text)
 		}
 	}

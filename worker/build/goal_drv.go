@@ -189,7 +189,10 @@ func (d *drvGoal) start() {
 		options: options,
 		drvPath: d.drvPath, drv: d.drv, mode: d.mode, settings: r.sess.Settings,
 	}
-	d.sub = r.s.subscribe(r, d, j)
+	if d.sub = r.s.subscribe(r, d, j); d.sub == nil {
+		r.fail(errorf("derivation '%s' is being built by the builder that asks for it", r.dir.Print(d.drvPath)))
+		return
+	}
 	r.subs[d.sub] = struct{}{}
 }
 

@@ -54,6 +54,10 @@ type job struct {
 	reason  string    // of jobWaiting
 	charged *clientSlots
 	resume  chan struct{} // closed to give a slot to a job that already has a goroutine
+	// Of builds within builds, see lend: what this one's builder waits for, and in whose slot this one runs.
+	wants  []*subscription
+	lentTo *job
+	lender *job
 }
 
 func (j *job) waitsForSlot() bool { return j.state == jobQueued }

@@ -61,7 +61,9 @@ func (sched *Scheduler) availableFeatures(s *settings.Settings) []string {
 	}
 	for feature, name := range map[settings.Feature]string{
 		settings.CADerivations: "ca-derivations",
-		settings.RecursiveNix:  "recursive-nix",
+		settings.RecursiveNix:  featureRecursiveNix,
+		// Upstream from 2.36 on.
+		settings.DynamicDerivations: derivation.FeatureBuilderRPC,
 	} {
 		if s.ExperimentalFeatures.Enabled(feature) {
 			available = append(available, name)

@@ -275,7 +275,7 @@ func TestScanAgainstSearch(t *testing.T) {
 				want = append(want, p)
 			}
 		}
-		if got := s.references(); !slices.Equal(got, storepath.SortUnique(want)) {
+		if got := s.References(); !slices.Equal(got, storepath.SortUnique(want)) {
 			t.Fatalf("%q: %v, want %v", text, got, want)
 		}
 	}

@@ -83,7 +83,7 @@ func eachHashPart(data []byte, f func(at int)) {
 	}
 }
 
-// references are the paths found so far, a sorted set.
-func (s *refScanner) references() []storepath.Path {
+// References are the paths found so far, a sorted set.
+func (s *refScanner) References() []storepath.Path {
 	return storepath.SortUnique(append([]storepath.Path(nil), s.found...))
 }

@@ -36,6 +36,14 @@ type made struct {
 	info *pathinfo.Info // as registered
 }
 
+// registerMade makes store objects of what the builder has made, unless it has done so itself.
+func (a *attempt) registerMade() error {
+	if a.nested != nil && a.nested.submits {
+		return a.registerSubmitted()
+	}
+	return a.register()
+}
+
 // register makes the outputs store objects (unix/build/derivation-builder.cc, registerOutputs).
 func (a *attempt) register() error {
 	all := make(map[string]*made, len(a.outputs))
@@ -77,7 +85,7 @@ func (a *attempt) register() error {
 
 // examineAll looks at each output that is not there already, in the order of their names.
 func (a *attempt) examineAll(all map[string]*made) error {
-	candidates := slices.Clone(a.inputs)
+	candidates := a.nested.visible(a.inputs)
 	for _, o := range a.outputs {
 		candidates = append(candidates, o.scratch)
 	}
@@ -145,7 +153,7 @@ func (a *attempt) examine(m *made, seen *localstore.Inodes, candidates []storepa
 		return err
 	}
 	if scanner != nil {
-		m.refs = scanner.references()
+		m.refs = scanner.References()
 	}
 	return nil
 }

@@ -18,9 +18,11 @@ type request struct {
 	s    *Scheduler
 	ctx  context.Context // of the call that the request is; it goes no further
 	sess *session.Session
-	dir  storepath.Dir
-	log  activity.Sink // for the request itself
-	jobs *jobLog       // for its jobs
+	// outer is the build whose builder asks; nil for a client of the daemon's own.
+	outer *job
+	dir   storepath.Dir
+	log   activity.Sink // for the request itself
+	jobs  *jobLog       // for its jobs
 
 	goals map[string]*goal
 	awake []*goal
@@ -83,6 +85,11 @@ func (s *Scheduler) newRequest(ctx context.Context, sess *session.Session) (*req
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
+	return s.makeRequest(ctx, sess), nil
+}
+
+// makeRequest makes a request that has been counted in.
+func (s *Scheduler) makeRequest(ctx context.Context, sess *session.Session) *request {
 	r := &request{
 		s: s, ctx: ctx, sess: sess, dir: s.store.Dir(), log: sess.Log, jobs: &jobLog{sink: sess.Log},
 		goals:           make(map[string]*goal),
@@ -92,7 +99,7 @@ func (s *Scheduler) newRequest(ctx context.Context, sess *session.Session) (*req
 		inbox:           inbox{signal: make(chan struct{}, 1)},
 	}
 	r.progress.begin(s.ids, r.log)
-	return r, nil
+	return r
 }
 
 // end lets go of everything. It must be called once.

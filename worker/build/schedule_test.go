@@ -65,6 +65,8 @@ type farm struct {
 	killed  []string
 	// play decides how a build ends; by default each takes one second and succeeds.
 	play func(name string) outcome
+	// within is what builders, by name, have built for them before they do their own work.
+	within map[string][]storepath.Path
 }
 
 func newFarm(t *testing.T, slots int) *farm {
@@ -89,6 +91,9 @@ func (f *farm) run(_ *Scheduler, j *job) outcome {
 		if out := f.play(j.drv.Name); out.failure != nil || out.err != nil {
 			return out
 		}
+	}
+	if err := f.ask(j); err != nil && j.ctx.Err() == nil {
+		return failed(err)
 	}
 	select {
 	case <-time.After(time.Second):

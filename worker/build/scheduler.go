@@ -76,9 +76,14 @@ func (s *Scheduler) enter() error {
 	return nil
 }
 
-// subscribe makes the request wait for the job with the key of template, which becomes that job if there is none.
+// subscribe makes the request wait for the job with the key of template, which becomes that job if there is none. It is
+// nil when that job waits for the request itself.
 func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscription {
 	s.mu.Lock()
+	if r.outer != nil && r.outer.isFor(template.drvPath, make(map[*job]struct{})) {
+		s.mu.Unlock()
+		return nil
+	}
 	j := s.jobs[template.key]
 	if j == nil {
 		j = template
@@ -91,9 +96,13 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 	slot := s.slots.client(r.sess.User, r.sess.Client, clampInt(r.sess.Settings.MaxJobs))
 	sub := &subscription{job: j, req: r, goal: g, slot: slot}
 	j.subs = append(j.subs, sub)
+	if r.outer != nil {
+		r.outer.wants = append(r.outer.wants, sub)
+	}
 	if j.state == jobQueued {
 		slot.push(j)
 		s.dispatchLocked()
+		s.lendLocked(r.outer)
 	} else if j.state == jobRunning {
 		r.inbox.post(notice{goal: g, started: true})
 	}
@@ -109,6 +118,7 @@ func (s *Scheduler) unsubscribe(sub *subscription) {
 	i := slices.Index(j.subs, sub)
 	if i >= 0 {
 		j.subs = slices.Delete(j.subs, i, i+1)
+		sub.forget()
 		s.slots.release(sub.slot)
 		if len(j.subs) == 0 {
 			s.abandonLocked(j)
@@ -133,17 +143,22 @@ func (s *Scheduler) abandonLocked(j *job) {
 // dispatchLocked hands out the slots that are free.
 func (s *Scheduler) dispatchLocked() {
 	for j := s.slots.next(); j != nil; j = s.slots.next() {
-		j.setState(jobRunning)
-		for _, sub := range j.subs {
-			sub.req.inbox.post(notice{goal: sub.goal, started: true})
-		}
-		if j.resume != nil {
-			close(j.resume)
-			j.resume = nil
-			continue
-		}
-		s.work.Go(func() { s.perform(j) })
+		s.startLocked(j)
 	}
+}
+
+// startLocked has a job that was given a slot begin, or go on.
+func (s *Scheduler) startLocked(j *job) {
+	j.setState(jobRunning)
+	for _, sub := range j.subs {
+		sub.req.inbox.post(notice{goal: sub.goal, started: true})
+	}
+	if j.resume != nil {
+		close(j.resume)
+		j.resume = nil
+		return
+	}
+	s.work.Go(func() { s.perform(j) })
 }
 
 func (s *Scheduler) perform(j *job) {
@@ -156,11 +171,10 @@ func (s *Scheduler) perform(j *job) {
 	subs := j.subs
 	j.subs = nil
 	for _, sub := range subs {
+		sub.forget()
 		s.slots.release(sub.slot)
 	}
-	if j.charged != nil {
-		s.slots.done(j)
-	}
+	s.freeSlotLocked(j)
 	failed := out.failure != nil || out.err != nil
 	if failed {
 		for _, sub := range subs {
@@ -199,7 +213,7 @@ func (s *Scheduler) guarded(j *job) (out outcome) {
 func (s *Scheduler) giveSlotBack(j *job, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slots.done(j)
+	s.freeSlotLocked(j)
 	j.setState(jobWaiting)
 	j.reason = reason
 	for _, sub := range j.subs {
@@ -218,6 +232,9 @@ func (s *Scheduler) takeSlot(j *job) error {
 		sub.slot.queue = slices.Insert(sub.slot.queue, 0, j)
 	}
 	s.dispatchLocked()
+	for _, sub := range j.subs {
+		s.lendLocked(sub.req.outer)
+	}
 	s.mu.Unlock()
 	select {
 	case <-resume:
