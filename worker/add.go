@@ -22,7 +22,7 @@ func (c *conn) addOptions() localstore.AddOptions {
 		RequireSigs: c.o.RequireSigs,
 		TrustedKeys: c.o.Keys(s),
 		Optimise:    s.AutoOptimiseStore,
-		Log:         c.tunnel,
+		Log:         c.sess.Log,
 		Roots:       c.sess.Roots,
 	}
 }

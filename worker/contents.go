@@ -24,6 +24,11 @@ func (c *conn) narFromPath(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() error {
+		if c.o.Nested != nil {
+			if err := c.o.Nested.MayDump(p); err != nil {
+				return err
+			}
+		}
 		_, err := c.o.Store.PathInfo(ctx, p)
 		return err
 	}, func() {

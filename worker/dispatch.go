@@ -58,3 +58,15 @@ var handlers = map[protocol.Op]handler{
 	protocol.OpBuildPathsWithResults:       (*conn).buildPathsWithResults,
 	protocol.OpAddPermRoot:                 (*conn).addPermRoot,
 }
+
+// handler finds what answers a request of this client.
+func (c *conn) handler(op protocol.Op) (handler, error) {
+	if c.o.Nested != nil {
+		return nestedHandler(op, c.o.Nested.Submits())
+	}
+	handle, known := handlers[op]
+	if !known {
+		return nil, errUnknownOp(op)
+	}
+	return handle, nil
+}

@@ -14,6 +14,9 @@ func (c *conn) optimiseStore(ctx context.Context) error {
 		if c.forward != nil {
 			return c.forward.OptimiseStore(ctx)
 		}
+		if c.o.Nested != nil {
+			return nil // a store of which one sees a part is not optimised
+		}
 		id := c.o.IDs.Next()
 		c.tunnel.Start(id, activity.Error, activity.OptimiseStore, "", nil, 0)
 		stats, err := c.o.Store.OptimiseAll(ctx, localstore.OptimiseProgress{

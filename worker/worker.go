@@ -47,6 +47,9 @@ type Options struct {
 	// Memory is what the connection shares with others for its requests; nil:
 	// each request has its own bound and no other.
 	Memory wire.Ledger
+	// Nested is set when the client is a builder, of whose build Store and
+	// Builder show it no more than it may see; nil for ordinary clients.
+	Nested Nested
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -96,7 +99,7 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 	defer c.in.Release()
 	c.sess = &session.Session{
 		User: o.User, Client: o.Client, Trusted: o.Trusted,
-		Settings: o.Settings, Log: c.tunnel, Roots: o.Roots,
+		Settings: o.Settings, Log: c.log(), Roots: o.Roots,
 	}
 	if c.forward != nil {
 		c.forward.Follow(c.sess)
@@ -108,7 +111,7 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) {
 	forward, _ := o.Store.(Forwarder)
 	in, out, err := protocol.ServerHandshake(wire.NewReader(stream), wire.NewWriter(stream), o.Store.Dir(),
-		protocol.DaemonVersion(), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust(ctx, o.Trusted, forward)})
+		offered(o.Nested), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust(ctx, o.Trusted, forward)})
 	if err != nil {
 		return nil, err
 	}
@@ -199,9 +202,9 @@ func (c *conn) perform(ctx context.Context, op protocol.Op) (err error) {
 			err = fmt.Errorf("internal error in %s", op)
 		}
 	}()
-	handle, known := handlers[op]
-	if !known {
-		return errUnknownOp(op)
+	handle, err := c.handler(op)
+	if err != nil {
+		return err
 	}
 	return handle(c, ctx)
 }
