@@ -86,6 +86,7 @@ func (b *local) buildAndCollect() error {
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
 		Getenv:         os.Getenv,
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
+		Nested:         b.serveBuilder,
 	})
 	b.builder = builder{b.scheduler}
 	b.collector = collector{gc.New(gc.Options{

@@ -22,10 +22,14 @@ var _ worker.Builder = builder{}
 // QueryMissing puts the scheduler's answer into the protocol's words.
 func (b builder) QueryMissing(ctx context.Context, sess *session.Session, paths []derivation.DerivedPath) (protocol.Missing, error) {
 	m, err := b.Scheduler.QueryMissing(ctx, sess, paths)
+	return missing(m), err
+}
+
+func missing(m build.Missing) protocol.Missing {
 	return protocol.Missing{
 		WillBuild: m.WillBuild, WillSubstitute: m.WillSubstitute, Unknown: m.Unknown,
 		DownloadSize: m.DownloadSize, NarSize: m.NarSize,
-	}, err
+	}
 }
 
 // collector lets a worker use the garbage collector.

@@ -37,6 +37,7 @@ type Nested struct {
 	adding sync.Mutex
 
 	mu        sync.Mutex
+	memory    int64 // of requests under way
 	added     map[storepath.Path]struct{}
 	outputs   map[outputKey]struct{}
 	submitted map[string]storepath.Path
@@ -166,6 +167,27 @@ func (n *Nested) Session() *session.Session { return n.sess }
 
 // Log is the session's log.
 func (n *Nested) Log() activity.Sink { return n.sess.Log }
+
+// maxNestedMemory bounds what the requests of one builder claim together, in bytes: one large one.
+const maxNestedMemory = 256 << 20
+
+// Take claims memory for a request, if there is so much left for the builder; Give gives it back.
+func (n *Nested) Take(bytes int64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if bytes > maxNestedMemory-n.memory {
+		return false
+	}
+	n.memory += bytes
+	return true
+}
+
+// Give gives memory back.
+func (n *Nested) Give(bytes int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.memory -= bytes
+}
 
 // Inputs is the closure of the build's inputs, sorted. It is shared: do not modify it.
 func (n *Nested) Inputs() []storepath.Path { return n.a.inputs }
