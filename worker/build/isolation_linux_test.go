@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -485,4 +487,33 @@ func TestIsolatedBuiltin(t *testing.T) {
 		t.Errorf("log (-want +got)\n%s", diff)
 	}
 	w.nothingLeft()
+}
+
+// BenchmarkIsolated builds trivial derivations in isolation, with few inputs and with many.
+func BenchmarkIsolated(b *testing.B) {
+	const n = 20
+	for _, inputs := range []int{0, 8, 800} {
+		b.Run(strconv.Itoa(inputs), func(b *testing.B) {
+			w := benchWorld(b, 2)
+			w.isolate()
+			var sources []storepath.Path
+			for i := range inputs {
+				sources = append(sources, w.source("s"+strconv.Itoa(i), "text"))
+			}
+			var used time.Duration
+			for i := range b.N {
+				b.StopTimer()
+				paths := make([]derivation.DerivedPath, n)
+				for j := range paths {
+					paths[j] = built(w.drv("i"+strconv.Itoa(i)+"-"+strconv.Itoa(j), "echo > $out", needs(sources...)))
+				}
+				before := cpuTime()
+				b.StartTimer()
+				w.buildAll(paths)
+				used += cpuTime() - before
+			}
+			b.ReportMetric(used.Seconds()*1000/n/float64(b.N), "cpu-ms/build")
+			b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "builds/s")
+		})
+	}
 }
