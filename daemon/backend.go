@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/rs/zerolog"
 
@@ -80,8 +79,13 @@ func (b *local) buildAndCollect() error {
 	if err != nil {
 		return err
 	}
+	cgroups, err := findCgroups(b.cfg, b.log)
+	if err != nil {
+		return err
+	}
 	b.scheduler = build.New(build.Options{
-		Store: b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
+		Cgroups: cgroups,
+		Store:   b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
 		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
 		Getenv:         os.Getenv,
@@ -122,10 +126,10 @@ func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {
 
 // buildUsers is the pool of build users, nil when builds run as ourselves.
 func buildUsers(cfg *config.Config) *buildusers.Pool {
-	if os.Geteuid() != 0 || cfg.Settings.BuildUsersGroup == "" {
+	// Which of them a build gets, if any, is for the settings of whoever asks
+	// for it.
+	if os.Geteuid() != 0 {
 		return nil
 	}
-	return buildusers.New(buildusers.Options{
-		Dir: filepath.Join(cfg.Store.StateDir, "userpool"), Group: cfg.Settings.BuildUsersGroup,
-	})
+	return buildusers.New(buildusers.Options{StateDir: cfg.Store.StateDir})
 }

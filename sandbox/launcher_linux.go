@@ -183,7 +183,11 @@ func (p Personality) apply() error {
 
 // sysProcAttr: Go's child sets the death signal after it has changed user, which would clear it.
 func sysProcAttr(spec *Spec) *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(spec.User)}
+	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Credential: credential(spec.User)}
+	if spec.Cgroup != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(spec.Cgroup.Fd())
+	}
+	return attr
 }
 
 // forkStopped forks a child of Go's making that stops where it would begin to run.

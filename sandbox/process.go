@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/sandbox/cgroup"
 )
 
 // Result is how a builder ended.
@@ -29,6 +31,8 @@ type Process struct {
 	pid  int
 	tree *tree
 	user *User
+	// cgroup is what the builder and all that it has started are in; nil for none. It is open until Wait has returned.
+	cgroup *os.File
 	// isolated: the builder is process 1 of its namespace, so the kernel ends all others with it, and reports its end only
 	// when they are gone.
 	isolated bool
@@ -53,6 +57,7 @@ func newProcess(ctx context.Context, child *started, spec *Spec, master *os.File
 		attach:   child.attach,
 		tree:     newTree(child.pid, spec),
 		user:     spec.User,
+		cgroup:   spec.Cgroup,
 		isolated: spec.Isolation != nil,
 		output:   &output{master: master},
 		release:  release,
@@ -88,6 +93,11 @@ func (p *Process) Kill() error {
 	if p.isolated {
 		return killOne(p.pid)
 	}
+	if p.cgroup != nil {
+		if err := cgroup.Kill(p.cgroup); err != nil {
+			return errors.Join(err, killGroup(p.pid))
+		}
+	}
 	// The builder itself first: it may not yet have changed its user.
 	err := killGroup(p.pid)
 	if p.output.ended.Load() {
@@ -122,6 +132,11 @@ func (p *Process) wait() {
 func (p *Process) finish() error {
 	if p.isolated {
 		return p.reap(func() error { return nil })
+	}
+	if p.cgroup != nil {
+		if err := cgroup.Clear(p.cgroup); err != nil {
+			return errors.Join(err, p.reap(p.tree.killAll))
+		}
 	}
 	if p.user != nil {
 		err := p.reap(func() error { return killGroup(p.pid) })

@@ -120,24 +120,25 @@ func processesOf(uid uint32) ([]int, error) {
 		return nil, err
 	}
 	want := strconv.FormatUint(uint64(uid), 10)
-	return slices.DeleteFunc(pids, func(pid int) bool { return !runsAs(pid, want) }), nil
+	return slices.DeleteFunc(pids, func(pid int) bool { return !slices.Contains(uidsOf(pid), want) }), nil
 }
 
-// runsAs reads /proc/<pid>/status, since the owner of /proc/<pid> is root for whoever has changed its uid.
-func runsAs(pid int, uid string) bool {
+// uidsOf reads /proc/<pid>/status, since the owner of /proc/<pid> is root for whoever has changed its uid. Processes that
+// have ended have none.
+func uidsOf(pid int) []string {
 	b, err := readProc("/proc/"+strconv.Itoa(pid)+"/status", statLimit)
 	if err != nil {
-		return false
+		return nil
 	}
 	for line := range strings.Lines(string(b)) {
 		if state, ok := strings.CutPrefix(line, "State:"); ok {
 			if state = strings.TrimSpace(state); strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
-				return false
+				return nil
 			}
 		}
 		if uids, ok := strings.CutPrefix(line, "Uid:"); ok {
-			return slices.Contains(strings.Fields(uids), uid)
+			return strings.Fields(uids)
 		}
 	}
-	return false
+	return nil
 }

@@ -81,3 +81,46 @@ func TestReadProc(t *testing.T) {
 		t.Errorf("no such process: got %v", err)
 	}
 }
+
+func TestClearUserRange(t *testing.T) {
+	needRoot(t)
+	const first, count = sweepUID + 100_000, 65536
+	start := func(uid uint32) int {
+		t.Helper()
+		attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}}
+		pid, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "1000"}, attr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	within := []int{start(first), start(first + 5), start(first + 5), start(first + count - 1)}
+	outside := []int{start(first - 1), start(first + count)}
+	l, err := NewLauncher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.ClearUser(first, count); err != nil {
+		t.Error(err)
+	}
+	for _, pid := range within {
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil || status.Signal() != syscall.SIGKILL {
+			t.Errorf("process of the range: %v, %v; want killed", status, err)
+		}
+	}
+	for _, pid := range outside {
+		if n, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); n != 0 || err != nil {
+			t.Errorf("process outside of the range: %v, %v; want alive", n, err)
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		syscall.Wait4(pid, nil, 0, nil)
+	}
+	if err := l.ClearUser(first, 1); err != nil {
+		t.Error(err)
+	}
+	if err := l.ClearUser(0, 1); !errors.Is(err, ErrRootBuilder) {
+		t.Errorf("root: got %v, want ErrRootBuilder", err)
+	}
+}

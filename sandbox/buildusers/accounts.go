@@ -30,6 +30,8 @@ type Accounts interface {
 	Group(ctx context.Context, name string) (Group, error)
 	// User returns the user of that name, or ErrNotFound.
 	User(ctx context.Context, name string) (User, error)
+	// UserByID returns the user of that id, or ErrNotFound.
+	UserByID(ctx context.Context, uid uint32) (User, error)
 	// GroupsOf returns what getgrouplist(3) does: the primary group and all groups that list the user.
 	GroupsOf(ctx context.Context, user User) ([]uint32, error)
 }

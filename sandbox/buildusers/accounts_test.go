@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseGroup(t *testing.T) {
@@ -148,8 +150,8 @@ func TestSystemAsksGetent(t *testing.T) {
 	script := `#!/bin/sh
 echo "$@" >>` + dir + `/asked
 case "$1 $2" in
-  "group far-group") echo 'far-group:*:70000:far-user'; echo 'second:line:1:' ;;
-  "passwd far-user") echo 'far-user:*:70001:70002:Far:/:/bin/false' ;;
+  "group far-group" | "group 70000") echo 'far-group:*:70000:far-user'; echo 'second:line:1:' ;;
+  "passwd far-user" | "passwd 70001") echo 'far-user:*:70001:70002:Far:/:/bin/false' ;;
   "initgroups far-user") echo 'far-user              70000 70003' ;;
   "group broken") exit 9 ;;
   *) exit 2 ;;
@@ -170,6 +172,12 @@ esac
 	if err != nil || u != (User{"far-user", 70001, 70002}) {
 		t.Fatalf("user: got %+v, %v", u, err)
 	}
+	if again, err := s.UserByID(ctx, 70001); err != nil || again != u {
+		t.Errorf("by id: got %+v, %v", again, err)
+	}
+	if g, err := s.GroupByID(ctx, 70000); err != nil || g.Name != "far-group" {
+		t.Errorf("group by id: got %+v, %v", g, err)
+	}
 	gids, err := s.GroupsOf(ctx, u)
 	if err != nil || !cmp.Equal(gids, []uint32{70002, 70000, 70003}) {
 		t.Errorf("groups: got %v, %v", gids, err)
@@ -180,6 +188,58 @@ esac
 	asked, err := os.ReadFile(dir + "/asked")
 	if err != nil || strings.Count(string(asked), "group far-group\n") != 1 {
 		t.Errorf("answers are not kept: %v\n%s", err, asked)
+	}
+}
+
+// A directory service that does not answer holds up nobody whose account is in the files.
+func TestSystemSlowGetent(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux, where getent is what is asked")
+	}
+	dir := t.TempDir()
+	var pipes [2]*os.File // what it was asked, and that it may answer
+	for i := range pipes {
+		name := filepath.Join(dir, strconv.Itoa(i))
+		if err := unix.Mkfifo(name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pipe, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pipe.Close()
+		pipes[i] = pipe
+	}
+	script := "#!/bin/sh\necho asked >" + dir + "/0\n[ $1 = group ] || read line <" + dir + "/1\nexit 2\n"
+	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	s := &System{}
+	slow := make(chan error)
+	go func() {
+		_, err := s.User(context.Background(), "far-user")
+		slow <- err
+	}()
+	if _, err := io.ReadFull(pipes[0], make([]byte, len("asked\n"))); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := s.UserByID(context.Background(), 0); err != nil || u.Name != "root" {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	if g, err := s.Group(context.Background(), "far-group"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("another question: got %+v, %v", g, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.User(ctx, "far-user"); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("no patience: got %v", err)
+	}
+	if _, err := pipes[1].WriteString("go on\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-slow; !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v", err)
 	}
 }
 

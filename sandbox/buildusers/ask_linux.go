@@ -8,7 +8,7 @@ import (
 )
 
 // askSystem asks the name service switch through the getent program, since a static binary cannot load the C
-// library's modules. It returns the entry's line, or "" for a name that is not there.
+// library's modules. It returns the line of the entry of that name or number, or "" if there is none.
 func askSystem(ctx context.Context, database, name string) (string, error) {
 	program, err := exec.LookPath("getent")
 	if err != nil {

@@ -1,9 +1,10 @@
-// Package buildusers hands out the user ids that builders run as: the members of a group.
+// Package buildusers hands out the user ids that builders run as: members of a group, or ids of a range that nobody has.
 //
-// A [Pool] knows the group (upstream's build-users-group) and the directory of lock files; a [Lease] is one uid,
-// held until it is released. Each uid has a file named by its number in <state>/userpool, locked with flock(2),
-// so that upstream processes on the same machine and ours never give one uid to two builds. The files are never removed.
-// The kernel drops the lock when the process dies, whatever it dies of.
+// A [Pool] knows the machine's accounts and the directories of lock files; a [Request] says what a build wants by its
+// settings; a [Lease] is one uid, or a range of them, held until it is released. Each member of the group has a
+// file named by its uid in <state>/userpool, each slot of the range one named slot-<n> in <state>/userpool2, locked with
+// flock(2), so that upstream processes on the same machine and ours never give one uid to two builds
+// (unix/user-lock.cc). The files are never removed. The kernel drops the lock when the process dies, whatever it dies of.
 //
 // Accounts come through [Accounts]; [System] is the machine's own, read from /etc/passwd and /etc/group without cgo and,
 // for names that are not there, from the getent program, which asks whatever the name service switch has.
@@ -14,11 +15,8 @@ package buildusers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -28,44 +26,61 @@ var ErrAllInUse = errors.New("all build users are in use")
 
 // Options configure a [Pool].
 type Options struct {
-	// Dir is the directory of lock files, <state>/userpool. It is made when missing.
-	Dir string
-	// Group is the name of the group. It must not be empty.
-	Group string
+	// StateDir is the directory of state, in which those of lock files are made when missing.
+	StateDir string
 	// Accounts looks names up. Nil means the machine's own.
 	Accounts Accounts
 }
 
 // Pool hands out build users. All methods may be called from any goroutine.
 type Pool struct {
-	dir, group string
-	accounts   Accounts
+	stateDir string
+	accounts Accounts
 
 	// Guarded by mu.
 	mu       sync.Mutex
-	leased   map[uint32]bool
-	released chan struct{} // closed at the next release
+	leased   map[string]bool // by name of the lock file
+	released chan struct{}   // closed at the next release
 }
 
-// New returns a Pool. It touches nothing: the group is looked up at each acquisition, since administrators
-// change it while the daemon runs.
+// New returns a Pool. It touches nothing: groups are looked up at each acquisition, since administrators
+// change them while the daemon runs.
 func New(o Options) *Pool {
 	if o.Accounts == nil {
 		o.Accounts = &System{}
 	}
 	return &Pool{
-		dir:      o.Dir,
-		group:    o.Group,
+		stateDir: o.StateDir,
 		accounts: o.Accounts,
-		leased:   make(map[uint32]bool),
+		leased:   make(map[string]bool),
 		released: make(chan struct{}),
 	}
+}
+
+// Request is what a build wants. Builds of one Pool may differ: clients that are trusted set these things.
+type Request struct {
+	// Group is the name of the group (build-users-group). A Range needs it only for builders without a namespace of ids.
+	Group string
+	// Range takes the ids from there (auto-allocate-uids). Nil means a member of Group.
+	Range *Range
+}
+
+// Range is where ids are allocated that belong to no account.
+type Range struct {
+	// First is the first id (start-id), IDs how many there are (id-count), a multiple of [SlotSize].
+	First, IDs uint32
+	// Count is how many the build wants, at most SlotSize.
+	Count uint32
+	// Namespace says that the builder gets a user namespace of its own. Then its group's id is the user's.
+	Namespace bool
 }
 
 // Lease is one build user that is nobody else's until Release.
 type Lease struct {
 	// UID is the user's id, GID the build group's.
 	UID, GID uint32
+	// Count is how many user ids the lease has, from UID on. Only a [Range] gives more than one.
+	Count uint32
 	// Groups are the user's other groups (such as kvm), without GID; its own primary group is among them.
 	Groups []uint32
 
@@ -81,20 +96,24 @@ func (l *Lease) Release() error {
 	l.once.Do(func() {
 		// Unlocked before it is free here, or the next Try would find its own process's lock.
 		err = l.lock.Close()
-		l.pool.free(l.UID)
+		l.pool.free(l.lock.Name())
 	})
 	return err
 }
+
+// Withhold makes Release do nothing: nobody gets the user while this process lives. It is for users whose processes
+// could not be killed.
+func (l *Lease) Withhold() { l.once.Do(func() {}) }
 
 // foreignPoll is how often Acquire looks whether another process has released a user.
 const foreignPoll = 200 * time.Millisecond
 
 // Acquire waits until a build user is free.
-func (p *Pool) Acquire(ctx context.Context) (*Lease, error) {
+func (p *Pool) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	for {
 		// Taken before the attempt, so that a release during it is not missed.
 		released := p.releases()
-		lease, err := p.Try(ctx)
+		lease, err := p.Try(ctx, r)
 		if !errors.Is(err, ErrAllInUse) {
 			return lease, err
 		}
@@ -110,93 +129,48 @@ func (p *Pool) Acquire(ctx context.Context) (*Lease, error) {
 	}
 }
 
-// Try takes the first member of the group that is free, in the group's order, or returns [ErrAllInUse].
+// Try takes the first build user that is free, in the order of the group or the range, or returns [ErrAllInUse].
 // The texts of its other errors are upstream's.
-func (p *Pool) Try(ctx context.Context) (*Lease, error) {
-	group, err := p.lookupGroup(ctx)
-	if err != nil {
-		return nil, err
+func (p *Pool) Try(ctx context.Context, r Request) (*Lease, error) {
+	if r.Range != nil {
+		return p.trySlots(ctx, r.Group, *r.Range)
 	}
-	if err := os.MkdirAll(p.dir, 0o755); err != nil {
-		return nil, err
-	}
-	for _, name := range group.Members {
-		user, err := p.accounts.User(ctx, name)
-		if errors.Is(err, ErrNotFound) {
-			return nil, fmt.Errorf("the user '%s' in the group '%s' does not exist", name, p.group)
-		}
-		if err != nil {
-			return nil, err
-		}
-		lease, err := p.take(user, group.GID)
-		if lease == nil && err == nil {
-			continue
-		}
-		if err == nil {
-			lease.Groups, err = p.supplementary(ctx, user, group.GID)
-		}
-		if err != nil && lease != nil {
-			return nil, errors.Join(err, lease.Release())
-		}
-		return lease, err
-	}
-	return nil, ErrAllInUse
+	return p.tryMembers(ctx, r.Group)
 }
 
-func (p *Pool) lookupGroup(ctx context.Context) (Group, error) {
-	group, err := p.accounts.Group(ctx, p.group)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return Group{}, fmt.Errorf("the group '%s' specified in 'build-users-group' does not exist", p.group)
-	case err != nil:
-		return Group{}, err
-	case len(group.Members) == 0:
-		return Group{}, fmt.Errorf("the build users group '%s' has no members", p.group)
-	case group.GID == 0:
-		return Group{}, fmt.Errorf("the group '%s' specified in 'build-users-group' is the superuser's", p.group)
-	}
-	return group, nil
-}
-
-// take returns nil without an error when the user is in use.
-func (p *Pool) take(user User, gid uint32) (*Lease, error) {
-	// Never root, whoever we are: a builder with uid 0 would be no builder.
-	if user.UID == 0 || int(user.UID) == os.Getuid() || int(user.UID) == os.Geteuid() {
-		return nil, fmt.Errorf("the Nix user should not be a member of '%s'", p.group)
-	}
-	if !p.reserve(user.UID) {
+// take locks a file of a directory of state and returns nil without an error when it is locked already.
+func (p *Pool) take(dir, name string) (*Lease, error) {
+	path := filepath.Join(p.stateDir, dir, name)
+	if !p.reserve(path) {
 		return nil, nil
 	}
-	lock, err := lockFile(filepath.Join(p.dir, strconv.FormatUint(uint64(user.UID), 10)))
+	lock, err := lockFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+			lock, err = lockFile(path)
+		}
+	}
 	if lock == nil {
-		p.free(user.UID)
+		p.free(path)
 		return nil, err
 	}
-	return &Lease{UID: user.UID, GID: gid, pool: p, lock: lock}, nil
+	return &Lease{pool: p, lock: lock}, nil
 }
 
-func (p *Pool) supplementary(ctx context.Context, user User, gid uint32) ([]uint32, error) {
-	groups, err := p.accounts.GroupsOf(ctx, user)
-	if err != nil {
-		return nil, fmt.Errorf("failed to get list of supplementary groups for '%s': %w", user.Name, err)
-	}
-	return slices.DeleteFunc(groups, func(g uint32) bool { return g == gid }), nil
-}
-
-func (p *Pool) reserve(uid uint32) bool {
+func (p *Pool) reserve(path string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.leased[uid] {
+	if p.leased[path] {
 		return false
 	}
-	p.leased[uid] = true
+	p.leased[path] = true
 	return true
 }
 
-func (p *Pool) free(uid uint32) {
+func (p *Pool) free(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.leased, uid)
+	delete(p.leased, path)
 	close(p.released)
 	p.released = make(chan struct{})
 }

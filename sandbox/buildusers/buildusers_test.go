@@ -37,6 +37,15 @@ func (f *fakeAccounts) User(_ context.Context, name string) (User, error) {
 	return User{}, ErrNotFound
 }
 
+func (f *fakeAccounts) UserByID(_ context.Context, uid uint32) (User, error) {
+	for _, u := range f.users {
+		if u.UID == uid {
+			return u, nil
+		}
+	}
+	return User{}, errors.Join(f.err, ErrNotFound)
+}
+
 func (f *fakeAccounts) GroupsOf(_ context.Context, u User) ([]uint32, error) {
 	groups, ok := f.extra[u.Name]
 	if !ok {
@@ -66,13 +75,16 @@ func machine(n int) *fakeAccounts {
 
 func newPool(t *testing.T, f *fakeAccounts) (*Pool, string) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "userpool")
-	return New(Options{Dir: dir, Group: "nixbld", Accounts: f}), dir
+	state := filepath.Join(t.TempDir(), "state")
+	return New(Options{StateDir: state, Accounts: f}), filepath.Join(state, "userpool")
 }
+
+// nixbld wants a member of the group.
+var nixbld = Request{Group: "nixbld"}
 
 func try(t *testing.T, p *Pool) *Lease {
 	t.Helper()
-	l, err := p.Try(context.Background())
+	l, err := p.Try(context.Background(), nixbld)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +97,7 @@ func TestTryInOrder(t *testing.T) {
 	if a.UID != firstUID || b.UID != firstUID+1 || a.GID != gid || b.GID != gid {
 		t.Errorf("got %d:%d and %d:%d", a.UID, a.GID, b.UID, b.GID)
 	}
-	if _, err := p.Try(context.Background()); !errors.Is(err, ErrAllInUse) {
+	if _, err := p.Try(context.Background(), nixbld); !errors.Is(err, ErrAllInUse) {
 		t.Errorf("third: got %v, want ErrAllInUse", err)
 	}
 	if err := errors.Join(a.Release(), a.Release()); err != nil {
@@ -93,6 +105,9 @@ func TestTryInOrder(t *testing.T) {
 	}
 	if again := try(t, p); again.UID != a.UID {
 		t.Errorf("after release: got %d, want %d", again.UID, a.UID)
+	}
+	if a.Count != 1 {
+		t.Errorf("got %d ids", a.Count)
 	}
 	info, err := os.Stat(filepath.Join(dir, strconv.Itoa(firstUID)))
 	if err != nil || info.Mode() != 0o600 || info.Size() != 0 {
@@ -142,12 +157,12 @@ func TestAcquireWaits(t *testing.T) {
 	first := try(t, p)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := p.Acquire(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := p.Acquire(ctx, nixbld); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: got %v", err)
 	}
 	got := make(chan *Lease)
 	go func() {
-		l, err := p.Acquire(context.Background())
+		l, err := p.Acquire(context.Background(), nixbld)
 		if err != nil {
 			t.Error(err)
 		}
@@ -161,11 +176,11 @@ func TestAcquireWaits(t *testing.T) {
 
 func TestAcquireNoticesForeignRelease(t *testing.T) {
 	a, dir := newPool(t, machine(1))
-	b := New(Options{Dir: dir, Group: "nixbld", Accounts: machine(1)})
+	b := New(Options{StateDir: filepath.Dir(dir), Accounts: machine(1)})
 	held := try(t, a)
 	got := make(chan error)
 	go func() {
-		_, err := b.Acquire(context.Background())
+		_, err := b.Acquire(context.Background(), nixbld)
 		got <- err
 	}()
 	held.Release()
@@ -187,7 +202,7 @@ func TestManyAtOnce(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for range 20 {
-				l, err := p.Acquire(context.Background())
+				l, err := p.Acquire(context.Background(), nixbld)
 				if err != nil {
 					t.Error(err)
 					return
@@ -208,6 +223,22 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestWithhold(t *testing.T) {
+	p, _ := newPool(t, machine(2))
+	held := try(t, p)
+	held.Withhold()
+	if err := held.Release(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l := try(t, p)
+		if l.UID == held.UID {
+			t.Error("a user that was withheld was given out")
+		}
+		l.Release()
+	}
 }
 
 func TestSupplementaryGroups(t *testing.T) {
@@ -247,7 +278,7 @@ func TestErrors(t *testing.T) {
 			p, _ := newPool(t, f)
 			for range 2 {
 				// Twice: an error must not keep the user.
-				if l, err := p.Try(context.Background()); err == nil || err.Error() != tt.want {
+				if l, err := p.Try(context.Background(), nixbld); err == nil || err.Error() != tt.want {
 					t.Errorf("got %+v, %v; want %s", l, err, tt.want)
 				}
 			}
@@ -264,7 +295,7 @@ func TestLockFileErrors(t *testing.T) {
 	if err := os.Symlink(target, filepath.Join(dir, strconv.Itoa(firstUID))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Try(context.Background()); !errors.Is(err, unix.ELOOP) {
+	if _, err := p.Try(context.Background(), nixbld); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("lock file is a link: got %v, want ELOOP", err)
 	}
 	if _, err := os.Lstat(target); !errors.Is(err, os.ErrNotExist) {
@@ -276,15 +307,15 @@ func TestLockFileErrors(t *testing.T) {
 	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Try(context.Background()); !errors.Is(err, unix.ENOTDIR) {
+	if _, err := p.Try(context.Background(), nixbld); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("pool is a file: got %v, want ENOTDIR", err)
 	}
 }
 
 func BenchmarkTry(b *testing.B) {
-	p := New(Options{Dir: b.TempDir(), Group: "nixbld", Accounts: machine(32)})
+	p := New(Options{StateDir: b.TempDir(), Accounts: machine(32)})
 	for b.Loop() {
-		l, err := p.Try(context.Background())
+		l, err := p.Try(context.Background(), nixbld)
 		if err != nil {
 			b.Fatal(err)
 		}

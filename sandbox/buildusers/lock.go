@@ -11,7 +11,7 @@ import (
 func lockFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("opening user lock '%s': %w", name, err)
+		return nil, fmt.Errorf("opening user lock \"%s\": %w", name, err)
 	}
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -24,6 +24,6 @@ func lockFile(name string) (*os.File, error) {
 			return nil, f.Close()
 		}
 		f.Close()
-		return nil, fmt.Errorf("acquiring lock '%s': %w", name, err)
+		return nil, fmt.Errorf("acquiring lock on \"%s\": %w", name, err)
 	}
 }

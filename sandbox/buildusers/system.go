@@ -13,11 +13,13 @@ import (
 	"time"
 )
 
-// System is the machine's accounts. The zero value is ready.
+// System is the machine's accounts. The zero value is ready. All methods may be called from any goroutine, and a
+// directory service that is slow holds up only those who ask for what is not in the files.
 //
-// The files are parsed again only when they have changed. What was asked beyond them is kept for a minute.
+// The files are parsed again only when they have changed. What was asked beyond them is kept for a moment: long enough
+// to spare a busy daemon the look-ups, short enough for an administrator's patience.
 type System struct {
-	// Guarded by mu.
+	// Guarded by mu, which nobody holds while asking beyond the files.
 	mu     sync.Mutex
 	passwd accountFile[User]
 	group  accountFile[Group]
@@ -28,59 +30,76 @@ var _ Accounts = (*System)(nil)
 
 // Group implements [Accounts].
 func (s *System) Group(ctx context.Context, name string) (Group, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	groups, err := s.group.read("/etc/group", parseGroup)
-	if err != nil {
-		return Group{}, err
-	}
-	if i := slices.IndexFunc(groups, func(g Group) bool { return g.Name == name }); i >= 0 {
-		return groups[i], nil
-	}
-	line, err := s.ask(ctx, "group", name)
-	if err != nil {
-		return Group{}, err
-	}
-	if g, ok := parseGroup(line); ok && g.Name == name {
-		return g, nil
-	}
-	return Group{}, ErrNotFound
+	return s.findGroup(ctx, name, func(g Group) bool { return g.Name == name })
+}
+
+// GroupByID returns the group of that id, or ErrNotFound.
+func (s *System) GroupByID(ctx context.Context, gid uint32) (Group, error) {
+	return s.findGroup(ctx, number(gid), func(g Group) bool { return g.GID == gid })
 }
 
 // User implements [Accounts].
 func (s *System) User(ctx context.Context, name string) (User, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if u, err := s.localUser(name); !errors.Is(err, ErrNotFound) {
-		return u, err
-	}
-	line, err := s.ask(ctx, "passwd", name)
-	if err != nil {
-		return User{}, err
-	}
-	if u, ok := parseUser(line); ok && u.Name == name {
-		return u, nil
-	}
-	return User{}, ErrNotFound
+	return s.findUser(ctx, name, func(u User) bool { return u.Name == name })
 }
 
-func (s *System) localUser(name string) (User, error) {
-	users, err := s.passwd.read("/etc/passwd", parseUser)
+// UserByID implements [Accounts].
+func (s *System) UserByID(ctx context.Context, uid uint32) (User, error) {
+	return s.findUser(ctx, number(uid), func(u User) bool { return u.UID == uid })
+}
+
+func (s *System) findGroup(ctx context.Context, key string, match func(Group) bool) (Group, error) {
+	groups, err := s.localGroups()
+	if err != nil {
+		return Group{}, err
+	}
+	return find(ctx, s, groups, "group", key, parseGroup, match)
+}
+
+func (s *System) findUser(ctx context.Context, key string, match func(User) bool) (User, error) {
+	users, err := s.localUsers()
 	if err != nil {
 		return User{}, err
 	}
-	if i := slices.IndexFunc(users, func(u User) bool { return u.Name == name }); i >= 0 {
-		return users[i], nil
+	return find(ctx, s, users, "passwd", key, parseUser, match)
+}
+
+// find looks for an entry among those of a file, then beyond.
+func find[T any](ctx context.Context, s *System, local []T, database, key string, parse func(string) (T, bool), match func(T) bool) (T, error) {
+	var none T
+	if i := slices.IndexFunc(local, match); i >= 0 {
+		return local[i], nil
 	}
-	return User{}, ErrNotFound
+	line, err := s.ask(ctx, database, key)
+	if err != nil {
+		return none, err
+	}
+	if entry, ok := parse(line); ok && match(entry) {
+		return entry, nil
+	}
+	return none, ErrNotFound
+}
+
+func number(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
+
+// localUsers are those of /etc/passwd. The slice is never changed.
+func (s *System) localUsers() ([]User, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.passwd.read("/etc/passwd", parseUser)
+}
+
+// localGroups are those of /etc/group. The slice is never changed.
+func (s *System) localGroups() ([]Group, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.group.read("/etc/group", parseGroup)
 }
 
 // GroupsOf implements [Accounts]. For a user of /etc/passwd, groups are those of /etc/group; for any other the
 // name service switch is asked.
 func (s *System) GroupsOf(ctx context.Context, user User) ([]uint32, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	groups, err := s.group.read("/etc/group", parseGroup)
+	groups, err := s.localGroups()
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +109,11 @@ func (s *System) GroupsOf(ctx context.Context, user User) ([]uint32, error) {
 			gids = append(gids, g.GID)
 		}
 	}
-	if _, err := s.localUser(user.Name); errors.Is(err, ErrNotFound) {
+	users, err := s.localUsers()
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(users, func(u User) bool { return u.Name == user.Name }) {
 		line, err := s.ask(ctx, "initgroups", user.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, err
@@ -129,34 +152,47 @@ type answer struct {
 }
 
 const (
-	answerAge = time.Minute
+	answerAge = 5 * time.Second
+	// answersKept bounds what is remembered.
+	answersKept = 1000
 	// askTimeout is for directory services that do not answer.
 	askTimeout = 30 * time.Second
 )
 
-// ask looks for one entry beyond the files, in the format of the file.
-func (s *System) ask(ctx context.Context, database, name string) (string, error) {
-	// A name that looks like a number or an option would be taken for one.
-	if _, err := strconv.ParseUint(name, 10, 64); err == nil || !accountName(name) {
+// ask looks for one entry beyond the files, in the format of the file. The key is a name or a number.
+func (s *System) ask(ctx context.Context, database, key string) (string, error) {
+	// What looks like an option would be taken for one.
+	if !accountName(key) {
 		return "", ErrNotFound
 	}
-	key := database + " " + name
-	a, ok := s.asked[key]
-	if !ok || time.Now().After(a.until) {
-		line, err := askSystem(ctx, database, name)
-		if err != nil {
-			return "", fmt.Errorf("look up %s '%s': %w", database, name, err)
+	line, ok := s.recall(database + " " + key)
+	if !ok {
+		var err error
+		if line, err = askSystem(ctx, database, key); err != nil {
+			return "", fmt.Errorf("look up %s '%s': %w", database, key, err)
 		}
-		if s.asked == nil {
-			s.asked = make(map[string]answer)
-		}
-		a = answer{line, time.Now().Add(answerAge)}
-		s.asked[key] = a
+		s.remember(database+" "+key, line)
 	}
-	if a.line == "" {
+	if line == "" {
 		return "", ErrNotFound
 	}
-	return a.line, nil
+	return line, nil
+}
+
+func (s *System) recall(question string) (line string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.asked[question]
+	return a.line, ok && time.Now().Before(a.until)
+}
+
+func (s *System) remember(question, line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked == nil || len(s.asked) >= answersKept {
+		s.asked = make(map[string]answer)
+	}
+	s.asked[question] = answer{line, time.Now().Add(answerAge)}
 }
 
 // accountLimit bounds an account file; a quarter of a million accounts fit.
@@ -188,7 +224,7 @@ func (a *accountFile[T]) read(name string, parse func(string) (T, bool)) ([]T, e
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	a.entries = nil
+	a.entries = nil // a new slice: those who have the old one go on with it
 	for line := range strings.Lines(string(b)) {
 		if entry, ok := parse(strings.TrimRight(line, "\r\n")); ok {
 			a.entries = append(a.entries, entry)

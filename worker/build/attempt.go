@@ -13,7 +13,9 @@ import (
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/sandbox"
 	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/sandbox/cgroup"
 	"nixdaemon/worker/settings"
 )
 
@@ -32,6 +34,8 @@ type attempt struct {
 	locks   *pathlock.Held
 	waited  bool // for the locks
 	user    *buildusers.Lease
+	cgroup  *cgroup.Group // nil without one
+	stuck   bool          // processes of the builder could not be killed
 
 	external *settings.ExternalBuilder // who builds instead of us; may be nil
 
@@ -265,9 +269,8 @@ func (a *attempt) finish(ok bool) {
 	if a.activity != 0 {
 		a.j.feed.Stop(a.activity)
 	}
-	if a.user != nil {
-		a.complain("release build user", a.user.Release())
-	}
+	a.complain("destroy cgroup", a.endCgroup(&sandbox.Result{}))
+	a.releaseUser()
 	if a.locks != nil {
 		// Once the outputs are valid nobody makes lock files of those names again.
 		a.locks.SetDeletion(ok)

@@ -14,6 +14,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/sandbox"
 	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/sandbox/cgroup"
 	"nixdaemon/worker/settings"
 )
 
@@ -22,8 +23,10 @@ type Options struct {
 	Store *localstore.Store
 	// Launcher starts the builders. Its owner closes it after the scheduler.
 	Launcher Launcher
-	// Users are who builders run as; nil means the daemon's own user.
+	// Users are who builders run as, if the settings say so; nil means always the daemon's own user.
 	Users *buildusers.Pool
+	// Cgroups is where builds that want a cgroup of their own get it; nil means that the machine has none.
+	Cgroups *cgroup.Hierarchy
 	// Substituter gets paths from elsewhere; nil means that everything is built.
 	Substituter Substituter
 	// IDs numbers activities; the daemon has one for all that it tells clients.
@@ -52,6 +55,8 @@ type Options struct {
 // Launcher starts builders; *sandbox.Launcher is one.
 type Launcher interface {
 	Start(ctx context.Context, spec sandbox.Spec) (*sandbox.Process, error)
+	// ClearUser kills all processes of count users, from uid on.
+	ClearUser(uid, count uint32) error
 	// Support tells which isolation Start is capable of.
 	Support() sandbox.Support
 }
@@ -75,4 +80,6 @@ type builder struct {
 	dirs  atomic.Uint32 // numbers build directories
 	// fallback is when the administrator is told that builds are not isolated.
 	fallback sync.Once
+	// noCgroups is true once the machine has refused to make a cgroup.
+	noCgroups atomic.Bool
 }

@@ -55,7 +55,7 @@ func (a *attempt) prepare() (*sandbox.Spec, error) {
 	spec := &sandbox.Spec{
 		Path: a.drv.Builder, Args: []string{path.Base(a.drv.Builder)}, Env: env.strings(a.rewrites), Dir: a.tmp.inside,
 		User: user, AllowNewPrivileges: a.set.AllowNewPrivileges, FilterSyscalls: a.set.FilterSyscalls,
-		Personality: a.personality(), Isolation: isolation,
+		Personality: a.personality(), Isolation: isolation, Cgroup: a.cgroupDir(),
 	}
 	for _, arg := range a.drv.Args {
 		spec.Args = append(spec.Args, rewriteString(arg, a.rewrites))
@@ -205,7 +205,8 @@ func (a *attempt) runProcess(p *sandbox.Process, startErr error, log io.Writer, 
 func (a *attempt) endProcess(p *sandbox.Process, readErr error) (sandbox.Result, error) {
 	killErr := p.Kill()
 	res, err := p.Wait()
-	return res, errors.Join(err, killErr, readErr)
+	a.stuck = a.stuck || err != nil
+	return res, errors.Join(a.endCgroup(&res), err, killErr, readErr)
 }
 
 func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {

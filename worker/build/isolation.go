@@ -99,9 +99,6 @@ func (a *attempt) sandboxIDs() (ids *sandbox.IDMap, uid, gid uint32, err error) 
 // uidRange is how many ids a builder has that asks for the feature uid-range.
 const uidRange = 65536
 
-// idCount is how many ids the builder's user has, beginning with its own.
-func (a *attempt) idCount() uint32 { return 1 }
-
 // isolation describes the builder's world. The chroot is there already.
 func (a *attempt) isolation() (*sandbox.Isolation, error) {
 	ids, uid, gid, err := a.sandboxIDs()

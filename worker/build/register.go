@@ -135,7 +135,7 @@ func (a *attempt) examine(m *made, seen *localstore.Inodes, candidates []storepa
 	m.regular = kind == unix.S_IFREG && st.Mode&unix.S_IXUSR == 0
 	options := localstore.CanonicaliseOptions{Seen: seen}
 	if a.user != nil {
-		options.Owner = &localstore.OwnerRange{First: a.user.UID, Last: a.user.UID}
+		options.Owner = &localstore.OwnerRange{First: a.user.UID, Last: a.user.UID + a.user.Count - 1}
 	}
 	if err := a.store.Canonicalise(a.ctx, m.path, options); err != nil {
 		return a.outputError(err)

@@ -35,12 +35,23 @@ func (u testUsers) User(_ context.Context, name string) (buildusers.User, error)
 	return buildusers.User{}, buildusers.ErrNotFound
 }
 
+func (u testUsers) UserByID(ctx context.Context, uid uint32) (buildusers.User, error) {
+	if uid >= firstTestUID && int(uid-firstTestUID) < len(u.names) {
+		return u.User(ctx, u.names[uid-firstTestUID])
+	}
+	return buildusers.User{}, buildusers.ErrNotFound
+}
+
 func (u testUsers) GroupsOf(context.Context, buildusers.User) ([]uint32, error) {
 	return []uint32{testGID}, nil
 }
 
 // newUserWorld builds as other users, which takes root.
 func newUserWorld(t *testing.T, names ...string) *world {
+	return newUserWorldWith(t, func(*Options) {}, names...)
+}
+
+func newUserWorldWith(t *testing.T, change func(*Options), names ...string) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to build as other users")
 	}
@@ -58,9 +69,9 @@ func newUserWorld(t *testing.T, names ...string) *world {
 	}
 	lockDir := t.TempDir()
 	w := newWorld(t, func(o *Options) {
-		o.Users = buildusers.New(buildusers.Options{Dir: lockDir, Group: "builders", Accounts: testUsers{names}})
-	})
-	w.set(func(s *settings.Settings) { s.BuildDir, s.Timeout = buildDir, 20 })
+		o.Users = buildusers.New(buildusers.Options{StateDir: lockDir, Accounts: testUsers{names}})
+	}, change)
+	w.set(func(s *settings.Settings) { s.BuildUsersGroup, s.BuildDir, s.Timeout = "builders", buildDir, 20 })
 	for _, dir := range []string{filepath.Dir(w.root), w.root, w.root + "/store"} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)

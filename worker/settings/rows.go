@@ -167,6 +167,8 @@ var table = []row{
 	client("lint-url-literals", clientLint()),
 	setting("log-lines", size(func(s *Settings) *uint64 { return &s.LogLines })),
 	setting("max-build-log-size", size(func(s *Settings) *uint64 { return &s.MaxBuildLogSize }), "build-max-log-size"),
+	own("max-build-memory", size(func(s *Settings) *uint64 { return &s.MaxBuildMemory })),
+	own("max-build-processes", size(func(s *Settings) *uint64 { return &s.MaxBuildProcesses })),
 	client("max-call-depth", clientUint("10000")),
 	own("max-connections", uinteger(func(s *Settings) *uint { return &s.MaxConnections })),
 	own("max-connections-per-user", uinteger(func(s *Settings) *uint { return &s.MaxConnectionsPerUser })),

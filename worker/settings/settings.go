@@ -195,6 +195,8 @@ type Settings struct {
 	MaxConnections        uint   // ours: connections at once; 0: chosen by the limit on open files
 	MaxConnectionsPerUser uint   // ours: of one user who is neither trusted nor root; 0: a quarter of MaxConnections
 	MaxRequestMemory      uint64 // ours: bytes that the requests under way may claim together; 0: 1 GiB
+	MaxBuildMemory        uint64 // ours: bytes that all processes of a build may use together; 0: no limit
+	MaxBuildProcesses     uint64 // ours: processes and threads that a build may have at once; 0: no limit
 	MaxTotalJobs          uint   // ours: builds running at once for all clients together; 0: see TotalJobs
 
 	// Not settings, but fixed fields of a client's options or flags of the command line.

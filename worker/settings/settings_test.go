@@ -306,7 +306,7 @@ func TestNixConfig(t *testing.T) {
 			t.Errorf("%q is missing", want)
 		}
 	}
-	for _, no := range []string{"max-total-jobs", "max-connections", "max-request-memory", "http3", "nix-path", "impure-env", "build-hook-kill-timeout"} {
+	for _, no := range []string{"max-total-jobs", "max-build-memory", "max-build-processes", "max-connections", "max-request-memory", "http3", "nix-path", "impure-env", "build-hook-kill-timeout"} {
 		if strings.Contains(text, "\n"+no+" ") {
 			t.Errorf("%s is in it", no)
 		}

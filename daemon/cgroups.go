@@ -1,0 +1,56 @@
+package daemon
+
+import (
+	"slices"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/sandbox/cgroup"
+	"nixdaemon/worker/settings"
+)
+
+// daemonCgroup is the leaf that the daemon moves into, as upstream's does
+// (nix/unix/daemon.cc, daemonLoop).
+const daemonCgroup = "nix-daemon"
+
+// findCgroups finds where builds get cgroups of their own, nil if nowhere, and
+// says once what the machine has not got. With use-cgroups, or limits, the
+// daemon needs one, and moves into a leaf of it.
+func findCgroups(cfg *config.Config, log zerolog.Logger) (*cgroup.Hierarchy, error) {
+	s := cfg.Settings
+	limited := s.MaxBuildMemory > 0 || s.MaxBuildProcesses > 0
+	if s.UseCgroups && cfg.Mode != config.ModeStdio {
+		if err := s.ExperimentalFeatures.Require(settings.Cgroups); err != nil {
+			return nil, err
+		}
+	}
+	cgroups, err := cgroup.Find()
+	if err != nil {
+		if s.UseCgroups && cfg.Mode != config.ModeStdio || limited {
+			return nil, err
+		}
+		log.Info().Err(err).Msg("builds run without cgroups")
+		return nil, nil
+	}
+	have, err := cgroups.Controllers()
+	if err != nil {
+		return nil, err
+	}
+	var absent []string
+	for _, c := range []string{"memory", "pids"} {
+		if !slices.Contains(have, c) {
+			absent = append(absent, c)
+		}
+	}
+	log.Info().Str("dir", cgroups.Dir()).Strs("controllers", have).Strs("absent", absent).Msg("cgroups for builds")
+	if err := cgroups.Sweep(); err != nil {
+		log.Warn().Err(err).Msg("destroy cgroups that were left behind")
+	}
+	if (s.UseCgroups || limited) && cfg.Mode != config.ModeStdio {
+		if err := cgroups.Enter(daemonCgroup); err != nil {
+			return nil, err
+		}
+	}
+	return cgroups, nil
+}
