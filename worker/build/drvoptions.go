@@ -1,6 +1,8 @@
 package build
 
 import (
+	"errors"
+
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
@@ -40,11 +42,16 @@ func (e *traceError) Error() string { return e.err.Error() }
 
 func (e *traceError) Unwrap() error { return e.err }
 
-// Traces are the lines of context.
+// Traces are the lines of context, the outermost first.
 func (e *traceError) Traces() []string {
 	traces := []string{e.trace}
-	if below, ok := e.err.(interface{ Traces() []string }); ok {
-		traces = append(traces, below.Traces()...)
+	for err := e.err; err != nil; err = errors.Unwrap(err) {
+		switch below := err.(type) {
+		case *derivation.TraceError:
+			traces = append(traces, below.Trace)
+		case *traceError:
+			return append(traces, below.Traces()...)
+		}
 	}
 	return traces
 }

@@ -305,3 +305,18 @@ func TestRepairOfOneOutput(t *testing.T) {
 		t.Errorf("activities %q", got)
 	}
 }
+
+// TestWrongAttribute has a trace for each place on the way to what is wrong.
+func TestWrongAttribute(t *testing.T) {
+	w := newWorld(t)
+	drv := w.drv("wrong", "echo > $out", func(d *derivation.Derivation) {
+		attrs := `{"builder":"/bin/sh","name":"wrong","requiredSystemFeatures":"kvm","system":"x86_64-linux"}`
+		d.StructuredAttrs = &attrs
+	})
+	err := w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
+	traced, ok := err.(*traceError)
+	want := []string{"while parsing derivation '" + w.print(drv) + "'", `while parsing attribute "requiredSystemFeatures"`}
+	if !ok || !slices.Equal(traced.Traces(), want) || !strings.HasPrefix(err.Error(), "Expected JSON value to be of type 'array' but it is of type 'string': ") {
+		t.Errorf("got %v, %+v; want %q", err, traced, want)
+	}
+}
