@@ -113,6 +113,39 @@ func (s *Store) Move(from, to string) error {
 	return fromDir.Move(fromName, toDir, toName)
 }
 
+// Replace renames a tree to a name in the same file system that may be taken: then what is there takes the tree's old
+// name, in one step where the system can do that, and swapped is true. It is for repairing what is valid. Its row is an
+// old one, so that nobody would verify the new contents after a power cut: everything is synced first.
+func (s *Store) Replace(from, to string) (swapped bool, err error) {
+	h := s.acquire()
+	defer h.release()
+	fromDir, fromName, closeFrom, err := h.split(from)
+	if err != nil {
+		return false, err
+	}
+	defer closeFrom()
+	toDir, toName, closeTo, err := h.split(to)
+	if err != nil {
+		return false, err
+	}
+	defer closeTo()
+	if swapped, err = toDir.Exists(toName); err != nil {
+		return false, err
+	}
+	if !swapped {
+		return false, fromDir.Move(fromName, toDir, toName)
+	}
+	if s.opts.tracksDurability() || s.opts.FsyncStorePaths {
+		if err := fromDir.SyncFS(); err != nil {
+			return false, err
+		}
+	}
+	if err := fromDir.Exchange(fromName, toDir, toName); err != nil {
+		return false, err
+	}
+	return true, s.step("replaced")
+}
+
 // hashTree gives the SHA-256 of a path's archive and the archive's size.
 func (s *Store) hashTree(ctx context.Context, dir *fstree.Dir, name string) (nixhash.Hash, uint64, error) {
 	w := newHashWriter(nixhash.SHA256)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -541,6 +542,32 @@ func TestRealisations(t *testing.T) {
 	}
 	if err := s.RegisterRealisation(ctx, &pathinfo.Realisation{OutPath: out}); err == nil {
 		t.Error("a realisation of nothing was registered")
+	}
+}
+
+// A replaced tree takes the old name of what replaces it; a free name is just taken.
+func TestReplace(t *testing.T) {
+	s := open(t, func(o *Options) { o.SyncEvery = time.Hour })
+	text := func(p string) string {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	old, better := s.RealPath(addText(t, s, "old", "old").Path), s.RealDir()+"/better"
+	if err := os.WriteFile(better, []byte("better"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if swapped, err := s.Replace(better, old); err != nil || !swapped || text(old) != "better" || text(better) != "old" {
+		t.Errorf("swapped %v, %v", swapped, err)
+	}
+	free := s.RealDir() + "/free"
+	if swapped, err := s.Replace(better, free); err != nil || swapped || text(free) != "old" {
+		t.Errorf("free name: swapped %v, %v", swapped, err)
+	}
+	if _, err := s.Replace(better, old); err == nil || text(old) != "better" {
+		t.Errorf("with nothing: %v", err)
 	}
 }
 

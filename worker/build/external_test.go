@@ -15,6 +15,10 @@ import (
 	"nixdaemon/worker/settings"
 )
 
+func testExternal(program string) []settings.ExternalBuilder {
+	return []settings.ExternalBuilder{{Systems: []string{"odd-os"}, Program: program}}
+}
+
 // external makes a program the external builder of a platform that this machine has not.
 func (w *world) external(script string) {
 	w.Helper()

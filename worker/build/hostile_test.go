@@ -295,15 +295,7 @@ func TestRepair(t *testing.T) {
 	dep := w.drv("dep", "mkdir $out; echo dep > $out/file")
 	drv := w.drv("top", "mkdir $out; ln -s "+w.print(w.out(dep, "out"))+" $out/dep; echo $out > $out/self", dependsOn(dep))
 	out := w.mustBuild(drv)
-	damage := func(path string) {
-		if err := os.Chmod(path, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte("damaged"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	damage(w.store.RealPath(out) + "/self")
+	w.damage(w.store.RealPath(out) + "/self")
 	if res := w.buildMode(drv, derivation.BuildRepair); res.Status != derivation.StatusBuilt {
 		t.Fatalf("repair: %+v", res)
 	}
@@ -311,7 +303,7 @@ func TestRepair(t *testing.T) {
 		t.Errorf("repaired: %q", got)
 	}
 	depOut := w.out(dep, "out")
-	damage(w.store.RealPath(depOut) + "/file")
+	w.damage(w.store.RealPath(depOut) + "/file")
 	if res := w.buildMode(drv, derivation.BuildRepair); res.Status != derivation.StatusAlreadyValid {
 		t.Errorf("repair of the closure: %+v", res)
 	}
@@ -322,7 +314,7 @@ func TestRepair(t *testing.T) {
 		!strings.Contains(got, "found corrupted or missing path '"+w.print(depOut)+"' in the output closure of '"+w.print(drv)+"'") {
 		t.Errorf("logged %q", got)
 	}
-	damage(w.store.RealPath(depOut) + "/file")
+	w.damage(w.store.RealPath(depOut) + "/file")
 	if err := w.sched.RepairPath(w.ctx, w.sess, depOut); err != nil || w.read(depOut, "file") != "dep\n" {
 		t.Errorf("repair of a path: %v", err)
 	}

@@ -206,27 +206,13 @@ func (a *attempt) move(m *made) error {
 	return a.store.Move(m.path, dest)
 }
 
-// replace puts a good output in the place of a damaged one, which is moved away first: the two moves are as close
-// together as can be, since the path may be in use.
+// replace puts a good output in the place of a damaged one, which may be in use until then.
 func (a *attempt) replace(m *made, dest string) error {
-	old, err := a.store.StagingDir(a.ctx)
-	if err != nil {
+	swapped, err := a.store.Replace(m.path, dest)
+	if err != nil || !swapped {
 		return err
 	}
-	defer func() { a.complain("remove replaced output", old.Close()) }()
-	aside := old.Path() + "/old"
-	moved := false
-	if exists(dest) {
-		if err := a.store.Move(dest, aside); err != nil {
-			return err
-		}
-		moved = true
-	}
-	err = a.store.Move(m.path, dest)
-	if err != nil && moved {
-		err = errors.Join(err, a.store.Move(aside, dest))
-	}
-	return err
+	return a.removeTree(m.path)
 }
 
 func (a *attempt) optimise(m *made) error {

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -318,5 +319,59 @@ func TestWrongAttribute(t *testing.T) {
 	want := []string{"while parsing derivation '" + w.print(drv) + "'", `while parsing attribute "requiredSystemFeatures"`}
 	if !ok || !slices.Equal(traced.Traces(), want) || !strings.HasPrefix(err.Error(), "Expected JSON value to be of type 'array' but it is of type 'string': ") {
 		t.Errorf("got %v, %+v; want %q", err, traced, want)
+	}
+}
+
+// TestRepairDies ends a repair after each of its steps: there is always something in the place of the output, old or
+// new, and the next repair ends well.
+func TestRepairDies(t *testing.T) {
+	w := newWorld(t)
+	drv := w.drv("dies", "mkdir $out; echo good > $out/file")
+	out := w.mustBuild(drv)
+	file := w.store.RealPath(out) + "/file"
+	died := errors.New("died")
+	for after := 0; ; after++ {
+		w.damage(file)
+		n := 0
+		w.step = func(string) error {
+			if n++; n > after {
+				return died
+			}
+			return nil
+		}
+		_, err := w.sched.BuildPathsWithResults(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildRepair)
+		w.step = nil
+		if got := w.readFile(file); got != "damaged" && got != "good\n" {
+			t.Errorf("after step %d: %q", after, got)
+		}
+		if err == nil {
+			if after == 0 {
+				t.Error("a repair without steps")
+			}
+			break
+		}
+		if !errors.Is(err, died) {
+			t.Fatalf("step %d: %v", after, err)
+		}
+		if res := w.buildMode(drv, derivation.BuildRepair); !res.Status.Success() {
+			t.Fatalf("after step %d: %+v", after, res)
+		}
+		w.verify(out)
+	}
+	w.verify(out)
+	left, err := filepath.Glob(w.root + "/store/*dies")
+	if err != nil || len(left) != 1 {
+		t.Errorf("in the store: %q, %v", left, err)
+	}
+}
+
+// damage changes a file that is read-only.
+func (w *world) damage(path string) {
+	w.Helper()
+	if err := os.Chmod(path, 0o644); err != nil {
+		w.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("damaged"), 0o644); err != nil {
+		w.Fatal(err)
 	}
 }

@@ -119,6 +119,8 @@ func (f *farm) drv(name string, inputs ...storepath.Path) storepath.Path {
 		drv.InputDrvs[input] = &derivation.InputOutputs{Outputs: []string{"out"}}
 	}
 	p := testPath(f.n, name+".drv")
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
 	f.store.drvs[p] = drv
 	return p
 }
