@@ -23,12 +23,17 @@ var accounts = []struct {
 	{"carol", 61004, 61010, "staffers"},
 	{"nixbld1", 61101, 61100, "nixbld"},
 	{"nixbld2", 61102, 61100, "nixbld"},
+	// A daemon kills all processes of a build user, whoever has started them: each script that builds has its own.
+	{"outsider1", 61111, 61110, "outsiders"},
+	{"insider1", 61121, 61120, "insiders"},
+	{"ranger1", 61131, 61130, "rangers"},
 }
 
 // memberships are the groups that list members.
 var memberships = map[string]string{
-	"wheelers": "bob",
-	"nixbld":   "nixbld1,nixbld2",
+	"wheelers":  "bob",
+	"nixbld":    "nixbld1,nixbld2",
+	"outsiders": "outsider1", "insiders": "insider1", "rangers": "ranger1",
 }
 
 // account returns the ids of one of the accounts, or those of a number that no
@@ -90,6 +95,26 @@ func namespaces() error {
 		return fmt.Errorf("no namespaces here: %v: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// cgroups tells what keeps builds from having cgroups of their own.
+func cgroups() error {
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		if len(fields) < 3 || fields[2] != "cgroup2" {
+			continue
+		}
+		dir, err := os.MkdirTemp(fields[1], "nixdaemon-compat")
+		if err != nil {
+			return fmt.Errorf("no cgroups can be made here: %v", err)
+		}
+		return os.Remove(dir)
+	}
+	return fmt.Errorf("no cgroups version 2 here")
 }
 
 // asUser returns argv run as one of the accounts.

@@ -36,6 +36,11 @@ func compareScript(t *testing.T, c client, file string) {
 			t.Skip(err)
 		}
 	}
+	if strings.Contains(filepath.Base(file), "cgroup") {
+		if err := cgroups(); err != nil {
+			t.Skip(err)
+		}
+	}
 	if strings.HasPrefix(filepath.Base(file), "policy-") {
 		if err := otherUsers(); err != nil {
 			t.Skip(err)

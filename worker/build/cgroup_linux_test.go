@@ -215,7 +215,7 @@ func TestUIDRange(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := "mkdir $out; { id -u; id -g; cat /proc/self/uid_map; cat /proc/self/cgroup | tail -1; } > $out/who; " +
-		"echo > $out/f; chown 7:7 $out/f && stat -c %u $out/f >> $out/who; touch /etc/new && echo wrote >> $out/who"
+		"echo > $out/f; chown 7:7 $out/f && stat -c %u $out/f >> $out/who; touch /etc/new /new && echo wrote >> $out/who"
 	out := w.mustBuild(w.drv("range", script, ranged))
 	if got := strings.Join(strings.Fields(w.read(out, "who")), " "); got != "0 0 0 872415232 65536 0::/ 7 wrote" {
 		t.Errorf("builder's identity %q", got)

@@ -21,6 +21,9 @@ func (p *planner) root() {
 	p.openHidden()
 	p.add("mount root", p.in.Root, "mount", unix.SYS_MOUNT, str("none"), str(p.in.Root), str("tmpfs"), num(unix.MS_NOSUID|unix.MS_NODEV), str(rootOptions))
 	p.add("enter root", p.in.Root, "chdir", unix.SYS_CHDIR, str(p.in.Root))
+	if p.in.Owner {
+		p.give(&Entry{Target: "/", Own: true})
+	}
 	var late []Entry
 	for i := range p.in.Entries {
 		e := &p.in.Entries[i]
