@@ -104,11 +104,6 @@ func (s *Scheduler) chargedTo(j *job) (user string, client uint64) {
 	return j.charged.user.name, j.charged.id
 }
 
-// mounter makes a path of the host appear in the world of an isolated builder.
-type mounter interface {
-	Mount(source, target string) error
-}
-
 // begin notes that the builder runs. Without a process it never will.
 func (n *Nested) begin(p *sandbox.Process, spec *sandbox.Spec) {
 	if n == nil {
@@ -117,16 +112,11 @@ func (n *Nested) begin(p *sandbox.Process, spec *sandbox.Spec) {
 	n.beginOne.Do(func() {
 		// Who submits its outputs need not see what it adds (upstream's shouldModifySandbox).
 		if p != nil && spec.Isolation != nil && !n.submits {
-			n.mount = notMountable
-			if m, ok := any(p).(mounter); ok {
-				n.mount = m.Mount
-			}
+			n.mount = p.Mount
 		}
 		close(n.begun)
 	})
 }
-
-func notMountable(string, string) error { return errors.ErrUnsupported }
 
 // stop ends the connections of the builder and waits for what was done for them.
 func (n *Nested) stop() {
