@@ -244,7 +244,7 @@ func (p *planner) guarded(e *Entry) {
 			p.readOnly(e.Target, name)
 		}
 	default:
-		p.enterWithoutLinks(e.Target, e.Target)
+		p.enterWithoutLinks(e.Target, "/"+name)
 		p.special(e, ".")
 	}
 	p.add("enter root", p.in.Root, "chdir", unix.SYS_CHDIR, str(p.in.Root))
