@@ -65,10 +65,11 @@ var _ Launcher = (*sandbox.Launcher)(nil)
 
 // New makes a scheduler. Close it.
 func New(o Options) *Scheduler {
-	b := &builder{o: o, store: o.Store, dir: o.Store.Dir()}
+	b := &builder{o: o, store: o.Store, dir: o.Store.Dir(), chroots: &chrootPool{store: o.Store, most: min(max(1, o.MaxTotalJobs), mostIdleChroots)}}
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
+	s.ended = b.chroots.close
 	return s
 }
 
@@ -82,4 +83,5 @@ type builder struct {
 	fallback sync.Once
 	// noCgroups is true once the machine has refused to make a cgroup.
 	noCgroups atomic.Bool
+	chroots   *chrootPool
 }

@@ -22,15 +22,30 @@ type chroot struct {
 	inner string // the store directory beneath root; the builder sees nothing of what is above
 	tmp   string // dir/tmp: elsewhere, since there are stores below /tmp
 	mount string // dir/mnt, empty: where the launcher mounts the builder's root
+	gid   int    // of the builder's group, -1 if it has none of its own
 	store *localstore.Store
+	// points are names in inner that an earlier builder's inputs were mounted on, sorted.
+	points []string
+	reused bool
+}
+
+// chrootDir is where the directory of a derivation's builder is, as upstream's.
+func chrootDir(store *localstore.Store, drv storepath.Path) string {
+	return store.RealPath(drv) + ".chroot"
+}
+
+// moved notes where the directory is.
+func (c *chroot) moved(dir string) {
+	c.dir, c.root, c.tmp, c.mount = dir, dir+"/root", dir+"/tmp", dir+"/mnt"
+	c.inner = c.root + string(c.store.Dir())
 }
 
 // makeChroot makes the directory anew; close it. gid is the group of the builder's user, -1 if it has none of its own
 // (unix/build/chroot-derivation-builder.cc, prepareSandbox).
 func makeChroot(store *localstore.Store, drv storepath.Path, gid int) (*chroot, error) {
-	dir := store.RealPath(drv) + ".chroot"
-	c := &chroot{dir: dir, root: dir + "/root", inner: dir + "/root" + string(store.Dir()), tmp: dir + "/tmp",
-		mount: dir + "/mnt", store: store}
+	dir := chrootDir(store, drv)
+	c := &chroot{gid: gid, store: store}
+	c.moved(dir)
 	err := unix.Mkdir(dir, 0o700)
 	if err == unix.EEXIST {
 		if err := removeTree(store, dir); err != nil {
@@ -41,14 +56,14 @@ func makeChroot(store *localstore.Store, drv storepath.Path, gid int) (*chroot, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot create %s: %w", quotedPath(dir), err)
 	}
-	if err := c.fill(gid); err != nil {
+	if err := c.fill(); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
 }
 
 // fill makes what is below. Nobody else can enter, so that names mean what they say.
-func (c *chroot) fill(gid int) error {
+func (c *chroot) fill() error {
 	if err := os.MkdirAll(c.inner, 0o755); err != nil {
 		return err
 	}
@@ -57,19 +72,22 @@ func (c *chroot) fill(gid int) error {
 			return fmt.Errorf("cannot create %s: %w", quotedPath(dir), err)
 		}
 	}
-	if gid >= 0 {
-		if err := unix.Chown(c.inner, 0, gid); err != nil {
+	if c.gid >= 0 {
+		if err := unix.Chown(c.inner, 0, c.gid); err != nil {
 			return fmt.Errorf("cannot change ownership of %s: %w", quotedPath(c.inner), err)
 		}
 	}
 	// After the owner: changing that may clear bits.
-	for dir, mode := range map[string]uint32{c.inner: 0o1775, c.tmp: 0o1777} {
+	for dir, mode := range c.modes() {
 		if err := unix.Chmod(dir, mode); err != nil {
 			return fmt.Errorf("cannot change mode of %s: %w", quotedPath(dir), err)
 		}
 	}
 	return nil
 }
+
+// modes are those of what the builder sees.
+func (c *chroot) modes() map[string]uint32 { return map[string]uint32{c.inner: 0o1775, c.tmp: 0o1777} }
 
 // path is where a store path of the builder's is.
 func (c *chroot) path(p storepath.Path) string { return c.inner + "/" + p.Base() }
@@ -90,7 +108,24 @@ func (c *chroot) close() error {
 func (a *attempt) isolate() (err error) {
 	a.j.feed.Message(activity.Chatty, "setting up chroot environment in "+quotedPath(a.store.RealPath(a.j.drvPath)+".chroot"))
 	_, gid := a.owner()
+	if !a.usesUIDRange() {
+		if a.chroot = a.chroots.take(chrootDir(a.store, a.j.drvPath), gid, a.inputs); a.chroot != nil {
+			if err := a.chroot.adapt(a.inputs); err == nil {
+				return nil
+			}
+			a.complain("reuse root of builder", a.chroot.close())
+		}
+	}
 	a.chroot, err = makeChroot(a.store, a.j.drvPath, gid)
+	return err
+}
+
+// renewChroot replaces one that an earlier builder has had, in the same place.
+func (a *attempt) renewChroot() (err error) {
+	if err := a.chroot.close(); err != nil {
+		return err
+	}
+	a.chroot, err = makeChroot(a.store, a.j.drvPath, a.chroot.gid)
 	return err
 }
 
@@ -115,6 +150,9 @@ func (a *attempt) removeChroot(ok bool) {
 			}
 		}
 	}
-	a.complain("remove root of builder", a.chroot.close())
+	// Whoever owns its namespaces could have unmounted what hid the rest.
+	if !ok || a.stuck || a.usesUIDRange() || a.chroot.tidy(a.inputs) != nil || !a.chroots.give(a.chroot) {
+		a.complain("remove root of builder", a.chroot.close())
+	}
 	a.chroot = nil
 }

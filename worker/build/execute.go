@@ -214,10 +214,16 @@ func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {
 		return nil, syscall.ENOENT
 	}
 	p, err := a.o.Launcher.Start(a.ctx, *spec)
-	if err != nil && a.isolated && executionError(a.drv.Builder, err) == "" {
-		err = &traceError{"while setting up the build environment", err}
+	if err == nil || !a.isolated || executionError(a.drv.Builder, err) != "" {
+		return p, err
 	}
-	return p, err
+	if a.chroot != nil && a.chroot.reused && a.ctx.Err() == nil {
+		// An input may have become another kind of file since.
+		if err = a.renewChroot(); err == nil {
+			return a.start(spec)
+		}
+	}
+	return nil, &traceError{"while setting up the build environment", err}
 }
 
 // executionError is what appears in the log when the builder cannot be executed: to the build that is as if the

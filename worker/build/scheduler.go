@@ -30,6 +30,7 @@ type Scheduler struct {
 	ids            *activity.IDs
 	log            zerolog.Logger
 	run            func(*Scheduler, *job) outcome
+	ended          func() error // called when the last job has ended, if not nil
 
 	// base is the parent of the jobs' contexts; it outlives the request that happened to start a job.
 	base   context.Context
@@ -62,6 +63,9 @@ func (s *Scheduler) Close(ctx context.Context) error {
 	defer stop()
 	s.work.Wait()
 	s.cancel()
+	if s.ended != nil {
+		return s.ended()
+	}
 	return nil
 }
 

@@ -1,0 +1,209 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/localstore"
+	"nixdaemon/protocol/storepath"
+)
+
+// chrootPool keeps the directories of isolated builders for the next ones. To make files and directories for hundreds
+// of inputs to be mounted on, and to delete them, takes a disk file system ten times as long as to mount the inputs;
+// and the next builder mostly needs nearly the same. Idle ones are where no collector and no builder can reach them, and
+// gone soon after the last build.
+type chrootPool struct {
+	store *localstore.Store
+	most  int // idle ones
+
+	expiring sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	place  *localstore.Staging // of the idle ones; nil if there are none
+	idle   []*chroot
+	made   int // numbers names in place
+	timer  *time.Timer
+}
+
+// mostIdleChroots is how many are kept at most.
+const mostIdleChroots = 16
+
+// idleTime is how long directories are kept that nobody uses.
+const idleTime = 3 * time.Second
+
+// take moves the best one to dir. It is nil if there is none that fits.
+func (p *chrootPool) take(dir string, gid int, inputs []storepath.Path) *chroot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	best, least := -1, 0
+	for i, c := range slices.Backward(p.idle) {
+		if c.gid != gid {
+			continue
+		}
+		if work := difference(c.points, inputs); best < 0 || work < least {
+			best, least = i, work
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	c := p.idle[best]
+	if err := unix.Rename(c.dir, dir); err != nil {
+		return nil
+	}
+	p.idle = slices.Delete(p.idle, best, best+1)
+	c.moved(dir)
+	c.reused = true
+	return c
+}
+
+// difference counts what is in one of two sorted sets alone.
+func difference(points []string, inputs []storepath.Path) int {
+	n, i := 0, 0
+	for _, name := range points {
+		for i < len(inputs) && inputs[i].Base() < name {
+			n, i = n+1, i+1
+		}
+		if i < len(inputs) && inputs[i].Base() == name {
+			i++
+		} else {
+			n++
+		}
+	}
+	return n + len(inputs) - i
+}
+
+// give takes a directory over, unless it is not wanted.
+func (p *chrootPool) give(c *chroot) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.idle) >= p.most {
+		return false
+	}
+	if p.place == nil {
+		place, err := p.store.StagingDir(context.Background())
+		if err != nil {
+			return false
+		}
+		p.place = place
+	}
+	p.made++
+	to := p.place.Path() + "/" + strconv.Itoa(p.made)
+	if err := unix.Rename(c.dir, to); err != nil {
+		return false
+	}
+	c.moved(to)
+	p.idle = append(p.idle, c)
+	p.restartLocked()
+	return true
+}
+
+func (p *chrootPool) restartLocked() {
+	if p.timer != nil && p.timer.Reset(idleTime) {
+		return
+	}
+	p.expiring.Add(1)
+	if p.timer == nil {
+		p.timer = time.AfterFunc(idleTime, p.expire)
+	}
+}
+
+func (p *chrootPool) expire() {
+	defer p.expiring.Done()
+	p.empty()
+}
+
+// empty deletes those that are idle.
+func (p *chrootPool) empty() error {
+	p.mu.Lock()
+	place := p.place
+	p.place, p.idle = nil, nil
+	p.mu.Unlock()
+	if place == nil {
+		return nil
+	}
+	return place.Close()
+}
+
+// close deletes what there is and takes no more.
+func (p *chrootPool) close() error {
+	p.mu.Lock()
+	p.closed = true
+	if p.timer != nil && p.timer.Stop() {
+		p.expiring.Done()
+	}
+	p.mu.Unlock()
+	p.expiring.Wait()
+	return p.empty()
+}
+
+// adapt removes what a builder with these inputs shall not find.
+func (c *chroot) adapt(inputs []storepath.Path) error {
+	keep := c.points[:0]
+	for _, name := range c.points {
+		if isInput(inputs, name) {
+			keep = append(keep, name)
+		} else if err := removeTree(c.store, c.inner+"/"+name); err != nil {
+			return err
+		}
+	}
+	c.points = keep
+	return nil
+}
+
+// tidy leaves of what a builder has had only what its inputs were mounted on: that was out of its reach, since the
+// mounts were there before it. What it may have done to the directories themselves, as their owner, makes them unfit.
+func (c *chroot) tidy(inputs []storepath.Path) error {
+	if err := c.keepOnly(c.tmp, nil); err != nil {
+		return err
+	}
+	c.points = c.points[:0]
+	if err := c.keepOnly(c.inner, inputs); err != nil {
+		return err
+	}
+	slices.Sort(c.points)
+	flags, err := inodeFlags(c.root)
+	if err != nil {
+		return err
+	}
+	for dir, mode := range c.modes() {
+		if err := asMade(dir, mode, flags); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *chroot) keepOnly(dir string, inputs []storepath.Path) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := f.ReadDir(-1)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		// A link is no mount: it is made anew each time.
+		if (e.IsDir() || e.Type().IsRegular()) && isInput(inputs, e.Name()) {
+			c.points = append(c.points, e.Name())
+		} else if err := removeTree(c.store, dir+"/"+e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isInput(inputs []storepath.Path, name string) bool {
+	_, found := slices.BinarySearchFunc(inputs, name, func(p storepath.Path, name string) int { return strings.Compare(p.Base(), name) })
+	return found
+}

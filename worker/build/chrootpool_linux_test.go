@@ -1,0 +1,118 @@
+package build
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nixdaemon/protocol/storepath"
+)
+
+func TestDifference(t *testing.T) {
+	a, b, c := inputPath(t, "0", "a"), inputPath(t, "1", "b"), inputPath(t, "2", "c")
+	tests := []struct {
+		name   string
+		points []string
+		inputs []storepath.Path
+		want   int
+	}{
+		{"nothing", nil, nil, 0},
+		{"all to make", nil, []storepath.Path{a, b}, 2},
+		{"all to remove", []string{a.Base(), b.Base()}, nil, 2},
+		{"equal", []string{a.Base(), b.Base()}, []storepath.Path{a, b}, 0},
+		{"both", []string{a.Base(), b.Base()}, []storepath.Path{b, c}, 2},
+		{"between", []string{b.Base()}, []storepath.Path{a, b, c}, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := difference(tt.points, tt.inputs); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// idleChroots are those that are kept: what a build had is given back before it has ended.
+func (w *world) idleChroots() []string {
+	w.Helper()
+	dirs, err := filepath.Glob(w.root + "/store/tmp-*/*")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return dirs
+}
+
+// TestReusedChroot builds after others: nothing of them shows.
+func TestReusedChroot(t *testing.T) {
+	inIsolation(t, func(t *testing.T, w *world) {
+		first, second, both := w.source("first", "1"), w.source("second", "2"), w.source("both", "3")
+		w.mustBuild(w.drv("a", "echo secret > /tmp/secret; mkdir /tmp/d; echo x > /tmp/d/x; echo y > $NIX_STORE/junk; ln -s x $NIX_STORE/l; echo > $out",
+			needs(first, both)))
+		if idle := w.idleChroots(); len(idle) != 1 {
+			t.Fatalf("idle %q, want one", idle)
+		}
+		// The store of the test is itself below /tmp.
+		out := w.mustBuild(w.drv("b", "{ ls -A $NIX_STORE; cat "+w.print(both)+" "+w.print(second)+"; echo; ls -A /tmp | grep -v -x "+strings.Split(w.root, "/")[2]+"; } > log; cp log $out",
+			needs(second, both)))
+		want := []string{both.Base(), second.Base(), "32"}
+		slices.Sort(want[:2])
+		if diff := cmp.Diff(want, strings.Fields(w.read(out))); diff != "" {
+			t.Errorf("what the second builder sees (-want +got)\n%s", diff)
+		}
+		if idle := w.idleChroots(); len(idle) != 1 {
+			t.Errorf("idle %q, want one", idle)
+		}
+	})
+}
+
+// TestChangedChroot changes what its owner can change.
+func TestChangedChroot(t *testing.T) {
+	w := newWorld(t)
+	w.isolate()
+	for _, change := range []string{"chmod 700 $NIX_STORE", "chmod 755 /tmp", "chattr +A $NIX_STORE || chmod 700 $NIX_STORE"} {
+		w.mustBuild(w.drv("change", "echo > $out; "+change, env("change", change)))
+		if idle := w.idleChroots(); len(idle) != 0 {
+			t.Errorf("%s: %q is kept", change, idle)
+		}
+	}
+	w.nothingLeft()
+}
+
+// TestInputOfAnotherKind has an input that was a file for the last builder and is a directory now.
+func TestInputOfAnotherKind(t *testing.T) {
+	w := newWorld(t)
+	w.isolate()
+	in := w.source("input", "text")
+	w.mustBuild(w.drv("a", "cat "+w.print(in)+" > $out", needs(in)))
+	real := w.store.RealPath(in)
+	if err := os.Remove(real); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(real, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.idleChroots()) != 1 {
+		t.Fatal("nothing to be reused")
+	}
+	w.mustBuild(w.drv("b", "test -d "+w.print(in)+" && echo > $out", needs(in)))
+	w.nothingLeft()
+}
+
+// TestClosedPool keeps nothing.
+func TestClosedPool(t *testing.T) {
+	w := newWorld(t)
+	w.isolate()
+	w.mustBuild(w.drv("a", "echo > $out"))
+	if err := w.sched.ended(); err != nil {
+		t.Fatal(err)
+	}
+	w.mustBuild(w.drv("b", "echo > $out"))
+	if idle := w.idleChroots(); len(idle) != 0 {
+		t.Errorf("idle %q", idle)
+	}
+	w.nothingLeft()
+}
