@@ -22,35 +22,43 @@ import (
 )
 
 func main() {
-	ours := flag.String("ours", "", "our nix-daemon")
-	theirs := flag.String("theirs", "", "other nix-daemons, separated by commas; each may have a file env two folders up to be sourced")
-	only := flag.String("only", "", "run workloads whose name matches this expression")
-	rounds := flag.Int("rounds", 3, "how often each workload runs on each daemon")
+	var o options
+	flag.StringVar(&o.ours, "ours", "", "our nix-daemon")
+	flag.StringVar(&o.theirs, "theirs", "", "other nix-daemons, separated by commas; each may have a file env two folders up to be sourced")
+	flag.StringVar(&o.only, "only", "", "run workloads whose name matches this expression")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often each workload runs on each daemon")
 	quick := flag.Bool("quick", false, "a tenth of each workload, to see that it runs")
+	flag.StringVar(&o.perf, "perf", "", "folder for profiles of each daemon during what is timed, made by perf(1)")
 	flag.Parse()
+	o.scale = 1
+	if *quick {
+		o.scale = 10
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *ours, *theirs, *only, *rounds, *quick); err != nil {
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, ours, theirs, only string, rounds int, quick bool) error {
-	if ours == "" {
+// options are what the flags say; the profiles' folder may be "".
+type options struct {
+	ours, theirs, only, perf string
+	rounds, scale            int
+}
+
+func run(ctx context.Context, o options) error {
+	if o.ours == "" {
 		return fmt.Errorf("which daemon is ours? give -ours")
 	}
-	wanted, err := regexp.Compile(only)
+	wanted, err := regexp.Compile(o.only)
 	if err != nil {
 		return err
 	}
-	daemons := []string{ours}
-	if theirs != "" {
-		daemons = append(daemons, strings.Split(theirs, ",")...)
-	}
-	scale := 1
-	if quick {
-		scale = 10
+	daemons := []string{o.ours}
+	if o.theirs != "" {
+		daemons = append(daemons, strings.Split(o.theirs, ",")...)
 	}
 	scratch, err := newScratch(daemons[1:])
 	if err != nil {
@@ -67,7 +75,7 @@ func run(ctx context.Context, ours, theirs, only string, rounds int, quick bool)
 			fmt.Fprintf(os.Stderr, "bench: %s: skipped, no nix-instantiate beside another daemon\n", w.name)
 			continue
 		}
-		results, err := alternate(ctx, w, scratch, daemons, rounds, scale)
+		results, err := alternate(ctx, w, scratch, daemons, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
@@ -78,7 +86,7 @@ func run(ctx context.Context, ours, theirs, only string, rounds int, quick bool)
 }
 
 func header(out *tabwriter.Writer, daemons []string) {
-	fmt.Fprintf(out, "workload\tunit\tours")
+	fmt.Fprintf(out, "workload\tunit\tours\tCPU us")
 	for i := range daemons[1:] {
 		fmt.Fprintf(out, "\tother %d\tratio\tCPU ratio", i+1)
 	}
@@ -97,11 +105,11 @@ type result struct {
 }
 
 // alternate runs a workload on each daemon in turn, rounds times.
-func alternate(ctx context.Context, w workload, scratch *scratch, daemons []string, rounds, scale int) ([][]result, error) {
+func alternate(ctx context.Context, w workload, scratch *scratch, daemons []string, o options) ([][]result, error) {
 	results := make([][]result, len(daemons))
-	for range rounds {
+	for range o.rounds {
 		for i, binary := range daemons {
-			r, err := once(ctx, w, scratch, binary, scale)
+			r, err := once(ctx, w, scratch, binary, o)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", binary, err)
 			}
@@ -111,13 +119,13 @@ func alternate(ctx context.Context, w workload, scratch *scratch, daemons []stri
 	return results, nil
 }
 
-// row prints the medians. A ratio above 1 means that ours is better, whether
+// row prints the medians; CPU time is ours for one operation. A ratio above 1 means that ours is better, whether
 // the unit counts time, memory or speed.
 func row(out *tabwriter.Writer, w workload, results [][]result) {
 	value := func(r result) float64 { return r.value }
 	cpu := func(r result) float64 { return r.cpu }
 	ours := median(results[0], value)
-	fmt.Fprintf(out, "%s\t%s\t%s", w.name, w.unit, figure(ours))
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s", w.name, w.unit, figure(ours), fmt.Sprintf("%.3g", median(results[0], cpu)*1e6))
 	for _, other := range results[1:] {
 		theirs := median(other, value)
 		ratio := ours / theirs

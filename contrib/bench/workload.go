@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"syscall"
 	"time"
 )
 
@@ -26,28 +27,35 @@ type bench struct {
 	ctx     context.Context
 	scale   int
 	state   any
+	block   []byte // of noise
 }
 
 // n scales a count down for quick runs.
 func (b *bench) n(count int) int { return max(1, count/b.scale) }
 
 // once starts a daemon, prepares its store, and times the work.
-func once(ctx context.Context, w workload, scratch *scratch, binary string, scale int) (result, error) {
+func once(ctx context.Context, w workload, scratch *scratch, binary string, o options) (result, error) {
 	d, err := start(ctx, scratch, binary)
 	if err != nil {
 		return result{}, err
 	}
 	defer d.stop()
-	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: scale}
+	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: o.scale}
 	if w.prepare != nil {
 		if err := w.prepare(b); err != nil {
 			return result{}, err
 		}
 	}
+	syscall.Sync() // or what was prepared is written while the clock runs
+	profiled, err := d.profile(ctx, o.perf, w.name)
+	if err != nil {
+		return result{}, err
+	}
 	cpu := d.cpu()
 	begin := time.Now()
 	operations, err := w.run(b)
 	took := time.Since(begin)
+	profiled()
 	if err != nil {
 		return result{}, err
 	}
@@ -84,9 +92,9 @@ var workloads = []workload{
 	{name: "import tiny paths one by one", unit: "/s", run: importSingly},
 	{name: "texts one by one", unit: "/s", run: texts(1)},
 	{name: "texts by 8 clients", unit: "/s", run: texts(8)},
-	{name: "add a file of 1 GiB", unit: "MB/s", run: addFile, read: megabytes},
+	{name: "add a file of 1 GiB", unit: "MB/s", prepare: prepareFile, run: addFile, read: megabytes},
 	{name: "read it back", unit: "MB/s", prepare: keepFile, run: readBack, read: megabytes},
-	{name: "add a tree of 30,000 files", unit: "files/s", run: addTree},
+	{name: "add a tree of 30,000 files", unit: "files/s", prepare: prepareTree, run: addTree},
 	{name: "read it back, files", unit: "files/s", prepare: keepTree, run: readTree},
 	{name: "missing among 5,000 derivations", unit: "s", lessIsBetter: true, prepare: derivations(5000), run: missing, read: seconds},
 	{name: "300 trivial builds, 2 slots", unit: "/s", prepare: derivations(300), run: builds(2)},
