@@ -58,7 +58,7 @@ func (w *Writer) Info(info *pathinfo.Info) {
 // InfoOf writes what Reader.InfoOf reads.
 func (w *Writer) InfoOf(info *pathinfo.Info) {
 	w.StorePath(info.Deriver)
-	w.String(info.NarHash.Base16())
+	w.NarHash(info.NarHash)
 	w.StorePaths(info.References)
 	w.Uint64(uint64(info.RegistrationTime))
 	w.Uint64(info.NarSize)
@@ -67,7 +67,7 @@ func (w *Writer) InfoOf(info *pathinfo.Info) {
 	}
 	w.Bool(info.Ultimate)
 	w.Signatures(info.Sigs)
-	w.String(info.CA.String())
+	w.ContentAddress(info.CA)
 }
 
 // SubstitutableInfo is what is known of a path that could be substituted.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
@@ -16,6 +17,8 @@ type Writer struct {
 	*wire.Writer
 	Version Version
 	Dir     storepath.Dir
+	// text is room for what is formatted before it is written.
+	text []byte
 }
 
 // NewWriter binds a stream to a version and a store directory.
@@ -32,7 +35,7 @@ func (w *Writer) StorePath(p storepath.Path) {
 		w.String("")
 		return
 	}
-	w.String(w.Dir.Print(p))
+	w.Concat(string(w.Dir), "/", p.Base())
 }
 
 // StorePaths writes a sorted set of paths.
@@ -41,6 +44,18 @@ func (w *Writer) StorePaths(paths []storepath.Path) {
 	for _, p := range paths {
 		w.StorePath(p)
 	}
+}
+
+// NarHash writes a hash in base16 without its algorithm's name.
+func (w *Writer) NarHash(h nixhash.Hash) {
+	w.text = h.Append(w.text[:0], nixhash.Base16, false)
+	w.Bytes(w.text)
+}
+
+// ContentAddress writes a content address, or "" for the zero one.
+func (w *Writer) ContentAddress(ca storepath.ContentAddress) {
+	w.text = ca.Append(w.text[:0])
+	w.Bytes(w.text)
 }
 
 // Signatures writes a sorted set of signatures.

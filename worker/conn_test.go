@@ -17,10 +17,13 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"nixdaemon/localstore"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
 	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
@@ -470,5 +473,53 @@ func BenchmarkIsValidPath(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p.inStep()
+	}
+}
+
+// echo is a client's side that asks the same again and again, without a socket.
+type echo struct {
+	request []byte
+	left    int
+}
+
+func (e *echo) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	e.left--
+	return copy(p, e.request), nil
+}
+
+func (e *echo) Write(p []byte) (int, error) { return len(p), nil }
+
+// BenchmarkPathInfo answers for a path with ten references, without a socket.
+func BenchmarkPathInfo(b *testing.B) {
+	w := newWorld(b)
+	var refs []storepath.Path
+	for i := range 10 {
+		refs = append(refs, w.addText(fmt.Sprintf("reference-%d", i), "contents").Path)
+	}
+	p, err := w.store.AddDump(b.Context(), localstore.DumpSpec{
+		Name: "referrer", Method: storepath.MethodText, Algo: nixhash.SHA256, References: storepath.SortUnique(refs),
+	}, strings.NewReader("contents"), localstore.AddOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var request bytes.Buffer
+	out := protocol.NewWriter(wire.NewWriter(&request), w.store.Dir(), protocol.DaemonVersion())
+	out.Op(protocol.OpQueryPathInfo)
+	out.StorePath(p.Path)
+	out.Flush()
+	client := &echo{request: request.Bytes(), left: b.N}
+	c := &conn{
+		o:   Options{Store: w.store, Settings: w.set, Log: zerolog.Nop()},
+		in:  protocol.NewReader(wire.NewReader(client), w.store.Dir(), protocol.DaemonVersion()),
+		out: protocol.NewWriter(wire.NewWriter(client), w.store.Dir(), protocol.DaemonVersion()), idle: func() {},
+	}
+	c.tunnel = newTunnel(c.out, activity.Level(c.o.Settings.Verbosity))
+	b.ReportAllocs()
+	b.ResetTimer()
+	if err := c.serve(b.Context()); err != io.EOF {
+		b.Fatal(err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 func (c *conn) queryPathHash(ctx context.Context) error {
 	return aboutPath(c, func(p storepath.Path) (*pathinfo.Info, error) { return c.o.Store.PathInfo(ctx, p) },
-		func(info *pathinfo.Info) { c.out.String(info.NarHash.Base16()) })
+		func(info *pathinfo.Info) { c.out.NarHash(info.NarHash) })
 }
 
 func (c *conn) queryReferences(ctx context.Context) error {

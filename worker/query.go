@@ -33,8 +33,7 @@ func (c *conn) isValidPath(ctx context.Context) error {
 func (c *conn) queryPathInfo(ctx context.Context) error {
 	return aboutPath(c, func(p storepath.Path) (*pathinfo.Info, error) {
 		info, err := c.o.Store.PathInfo(ctx, p)
-		var invalid *localstore.NotValidError
-		if errors.As(err, &invalid) {
+		if err != nil && isNotValid(err) {
 			return nil, nil
 		}
 		return info, err
@@ -44,6 +43,11 @@ func (c *conn) queryPathInfo(ctx context.Context) error {
 			c.out.InfoOf(info)
 		}
 	})
+}
+
+func isNotValid(err error) bool {
+	var invalid *localstore.NotValidError
+	return errors.As(err, &invalid)
 }
 
 func (c *conn) queryReferrers(ctx context.Context) error {

@@ -136,6 +136,14 @@ func (ca ContentAddress) String() string {
 	return ca.Method.caPrefix() + ca.Hash.String()
 }
 
+// Append appends what String gives to dst.
+func (ca ContentAddress) Append(dst []byte) []byte {
+	if ca.IsZero() {
+		return dst
+	}
+	return ca.Hash.Append(append(dst, ca.Method.caPrefix()...), nixhash.Nix32, true)
+}
+
 // References are what a content-addressed path refers to.
 type References struct {
 	// Others are the other paths, a sorted set without the path itself.

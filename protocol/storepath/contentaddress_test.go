@@ -38,6 +38,9 @@ func TestContentAddressTexts(t *testing.T) {
 		if got, err := ParseContentAddress(ca.String()); got != ca || err != nil {
 			t.Errorf("%v reads as %v (%v)", ca, got, err)
 		}
+		if got := string(ca.Append([]byte("x"))); got != "x"+ca.String() {
+			t.Errorf("Append gives %q", got)
+		}
 		text := PrintCAMethod(method, nixhash.SHA1)
 		if m, algo, err := ParseCAMethod(text); m != method || algo != nixhash.SHA1 || err != nil {
 			t.Errorf("%s reads as %v, %v (%v)", text, m, algo, err)

@@ -122,6 +122,23 @@ func (w *Writer) String(s string) error {
 	return w.pad(len(s))
 }
 
+// Concat writes the parts as one string, without putting them together first.
+func (w *Writer) Concat(parts ...string) error {
+	n := 0
+	for _, part := range parts {
+		n += len(part)
+	}
+	if err := w.Uint64(uint64(n)); err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if _, err := w.WriteString(part); err != nil {
+			return err
+		}
+	}
+	return w.pad(n)
+}
+
 // Bytes writes b as [Writer.String] writes a string.
 func (w *Writer) Bytes(b []byte) error {
 	return w.String(unsafe.String(unsafe.SliceData(b), len(b))) // not kept beyond the call

@@ -32,7 +32,7 @@ func TestWriterBuffer(t *testing.T) {
 			for n := range 20 {
 				s := strings.Repeat("x", n*size/7)
 				_, err := w.WriteString(s)
-				if err := errors.Join(err, w.String(s), w.Uint64(uint64(n)), w.Bytes([]byte(s))); err != nil {
+				if err := errors.Join(err, w.String(s), w.Uint64(uint64(n)), w.Bytes([]byte(s)), w.Concat(s, "/", s)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -42,6 +42,19 @@ func TestWriterBuffer(t *testing.T) {
 		}
 		if !bytes.Equal(got.Bytes(), want.Bytes()) {
 			t.Fatalf("size %d: bytes differ", size)
+		}
+	}
+}
+
+func TestWriterConcat(t *testing.T) {
+	for _, parts := range [][]string{{}, {""}, {"abc"}, {"/nix/store", "/", "x"}, {"1234", "5678"}} {
+		var got, want bytes.Buffer
+		w, v := NewWriter(&got), NewWriter(&want)
+		if err := errors.Join(w.Concat(parts...), v.String(strings.Join(parts, "")), w.Flush(), v.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("%q: got %q, want %q", parts, got.Bytes(), want.Bytes())
 		}
 	}
 }
@@ -75,7 +88,7 @@ func TestWriterErrorSticks(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	_, err := w.Write(nil)
-	for i, err := range []error{err, w.Uint64(1), w.Bool(true), w.String(""), w.Bytes(nil), w.Strings(nil),
+	for i, err := range []error{err, w.Uint64(1), w.Bool(true), w.String(""), w.Bytes(nil), w.Concat(), w.Strings(nil),
 		w.Strings([]string{"x"}), w.Flush(), w.Framed().Close()} {
 		if err != cause {
 			t.Errorf("%d: got %v, want the first error", i, err)
