@@ -100,6 +100,7 @@ const stagedName = "x"
 // read takes the data in, in one pass.
 func (d *dump) read(ctx context.Context, r io.Reader) error {
 	d.sum = newHashWriter(d.spec.Algo)
+	d.data.sum = d.sum
 	d.data.limit = d.s.opts.NarBufferSize
 	d.data.consume = func(r io.Reader) error { return d.stage(ctx, r) }
 	err := d.receive(r)
@@ -117,31 +118,17 @@ func (d *dump) receive(r io.Reader) error {
 	}
 	switch {
 	case d.spec.isTree():
-		sums := []io.Writer{d.sum}
-		if !d.isArchiveHash() {
-			d.nar = newHashWriter(nixhash.SHA256)
-			sums = append(sums, d.nar)
+		if d.isArchiveHash() {
+			_, err := nar.Copy(&d.data, r)
+			return err
 		}
-		_, err := nar.Copy(io.MultiWriter(append(sums, &d.data)...), r)
+		d.nar = newHashWriter(nixhash.SHA256)
+		_, err := nar.Copy(io.MultiWriter(d.nar, &d.data), r)
 		return err
 	case d.spec.IsNAR:
-		return nar.Parse(r, &singleFile{io.MultiWriter(d.sum, &d.data)})
+		return nar.Parse(r, &singleFile{&d.data})
 	}
-	return d.receivePlain(r)
-}
-
-// receivePlain hashes small contents when they are complete, since then they need not be copied.
-func (d *dump) receivePlain(r io.Reader) error {
-	if _, err := d.data.ReadFrom(io.LimitReader(r, int64(d.data.limit))); err != nil {
-		return err
-	}
-	for _, piece := range d.data.pieces {
-		d.sum.Write(piece)
-	}
-	if d.data.size < d.data.limit {
-		return nil
-	}
-	_, err := io.Copy(io.MultiWriter(d.sum, &d.data), r)
+	_, err := d.data.ReadFrom(r)
 	return err
 }
 

@@ -24,6 +24,8 @@ type hashWriter struct {
 	algo nixhash.Algo
 	hash hash.Hash
 	size uint64
+	// here is set for a writer that is itself in a goroutine of its own.
+	here bool
 
 	buf        []byte      // being filled; nil as long as nothing is hashed aside
 	full, free chan []byte // buffers on their way
@@ -37,7 +39,7 @@ func newHashWriter(algo nixhash.Algo) *hashWriter { return &hashWriter{algo: alg
 func (w *hashWriter) Write(p []byte) (int, error) {
 	w.size += uint64(len(p))
 	if w.full == nil {
-		if w.size < asyncFrom {
+		if w.here || w.size < asyncFrom {
 			return w.hash.Write(p)
 		}
 		w.start()
@@ -72,6 +74,12 @@ func (w *hashWriter) start() {
 func (w *hashWriter) finish() (nixhash.Hash, uint64) {
 	w.stop()
 	return nixhash.FromSum(w.algo, w.hash), w.size
+}
+
+// pause lets another goroutine write from now on, which may hash there.
+func (w *hashWriter) pause() {
+	w.stop()
+	w.here = true
 }
 
 // stop ends the goroutine, if there is one.

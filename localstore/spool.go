@@ -9,12 +9,13 @@ import (
 	"nixdaemon/protocol/nar"
 )
 
-// spool takes a stream whose place is not known before its end. Up to limit bytes stay in memory. What is longer goes
-// on to a consumer in a goroutine of its own, through a bounded number of pieces.
+// spool takes a stream whose place is not known before its end, and hashes it. Up to limit bytes stay in memory. What is
+// longer goes on to a consumer in a goroutine of its own, through a bounded number of pieces, and is hashed on the way.
 type spool struct {
 	limit  int
 	size   int
-	pieces [][]byte // in memory; the last one may have room
+	pieces [][]byte    // in memory; the last one may have room
+	sum    *hashWriter // of everything
 
 	// consume reads the whole stream; it is called when the limit is passed.
 	consume func(r io.Reader) error
@@ -22,6 +23,8 @@ type spool struct {
 	worker  sync.WaitGroup
 	err     error // of consume; set when worker is done
 }
+
+var _ nar.Lender = (*spool)(nil)
 
 const (
 	minPiece = 4 << 10
@@ -31,8 +34,16 @@ const (
 	feedPieces = 4
 )
 
-// space gives room for the next bytes; tell advance how many there are.
-func (sp *spool) space() []byte {
+// Space lends room for the next bytes.
+func (sp *spool) Space() ([]byte, error) {
+	if sp.feed == nil && sp.size >= sp.limit {
+		if err := sp.overflow(); err != nil {
+			return nil, err
+		}
+	}
+	if sp.feed != nil {
+		return sp.feed.space(), nil
+	}
 	n := len(sp.pieces)
 	if n == 0 || len(sp.pieces[n-1]) == cap(sp.pieces[n-1]) {
 		size := min(max(minPiece, sp.size), maxPiece)
@@ -40,28 +51,32 @@ func (sp *spool) space() []byte {
 		n++
 	}
 	last := sp.pieces[n-1]
-	return last[len(last):cap(last)]
+	return last[len(last):min(cap(last), len(last)+sp.limit-sp.size)], nil
 }
 
-func (sp *spool) advance(n int) {
+// Advance takes n bytes that were put where Space said.
+func (sp *spool) Advance(n int) error {
+	if sp.feed != nil {
+		return sp.feed.advance(n)
+	}
 	last := &sp.pieces[len(sp.pieces)-1]
-	*last = (*last)[:len(*last)+n]
+	at := len(*last)
+	*last = (*last)[:at+n]
 	sp.size += n
+	sp.sum.Write((*last)[at:])
+	return nil
 }
 
 func (sp *spool) Write(p []byte) (int, error) {
-	if sp.feed != nil {
-		return sp.feed.Write(p)
-	}
-	if sp.size+len(p) > sp.limit {
-		if err := sp.overflow(); err != nil {
-			return 0, err
-		}
-		return sp.feed.Write(p)
-	}
 	for rest := p; len(rest) > 0; {
-		n := copy(sp.space(), rest)
-		sp.advance(n)
+		space, err := sp.Space()
+		if err != nil {
+			return len(p) - len(rest), err
+		}
+		n := copy(space, rest)
+		if err := sp.Advance(n); err != nil {
+			return len(p) - len(rest), err
+		}
 		rest = rest[n:]
 	}
 	return len(p), nil
@@ -69,12 +84,16 @@ func (sp *spool) Write(p []byte) (int, error) {
 
 // ReadFrom reads straight into the pieces.
 func (sp *spool) ReadFrom(r io.Reader) (int64, error) {
-	var total int64
-	for sp.size < sp.limit {
-		space := sp.space()
-		n, err := r.Read(space[:min(len(space), sp.limit-sp.size)])
-		sp.advance(n)
+	for total := int64(0); ; {
+		space, err := sp.Space()
+		if err != nil {
+			return total, err
+		}
+		n, err := r.Read(space)
 		total += int64(n)
+		if e := sp.Advance(n); e != nil {
+			return total, e
+		}
 		if err == io.EOF {
 			return total, nil
 		}
@@ -82,15 +101,13 @@ func (sp *spool) ReadFrom(r io.Reader) (int64, error) {
 			return total, err
 		}
 	}
-	n, err := io.Copy(writerOnly{sp}, r)
-	return total + n, err
 }
 
-type writerOnly struct{ io.Writer }
-
-// overflow starts the consumer with what is in memory.
+// overflow starts the consumer with what is in memory. That is hashed already; the rest is from then on hashed in the
+// very pieces that the consumer gets.
 func (sp *spool) overflow() error {
-	sp.feed = newFeed()
+	sp.sum.pause()
+	sp.feed = newFeed(sp.sum)
 	sp.worker.Go(func() {
 		sp.err = sp.consume(sp.feed)
 		sp.feed.abandon(sp.err)
@@ -99,11 +116,11 @@ func (sp *spool) overflow() error {
 	sp.pieces = nil
 	for i, piece := range pieces {
 		pieces[i] = nil
-		if _, err := sp.feed.Write(piece); err != nil {
+		if err := sp.feed.copyHashed(piece); err != nil {
 			return err
 		}
 	}
-	return nil
+	return sp.feed.startHashing()
 }
 
 // close ends the stream and waits for the consumer. err is why the stream ended early, nil if it did not.
@@ -188,11 +205,15 @@ func (r *pieceReader) WriteTo(w io.Writer) (int64, error) {
 	return total, nil
 }
 
-// feed carries a stream from one goroutine to another in pieces that go round.
+// feed carries a stream from one goroutine to another in pieces that go round. Between the two another one hashes them.
 type feed struct {
-	full, free chan []byte
-	buf        []byte // being filled by the writer
-	end        error  // what the reader gets at the end; set before full is closed
+	sum *hashWriter
+	// The writer sends to received, and the hashing goroutine passes on to hashed, which the reader receives from.
+	received, hashed, free chan []byte
+	hasher                 sync.WaitGroup
+
+	buf []byte // being filled by the writer
+	end error  // what the reader gets at the end; set before received is closed
 
 	ctx    context.Context // ends when the reader has left
 	cancel context.CancelCauseFunc
@@ -201,34 +222,66 @@ type feed struct {
 	taken   []byte      // the piece in current
 }
 
-func newFeed() *feed {
-	f := &feed{full: make(chan []byte, feedPieces), free: make(chan []byte, feedPieces+1)}
+func newFeed(sum *hashWriter) *feed {
+	f := &feed{sum: sum, hashed: make(chan []byte, feedPieces), free: make(chan []byte, feedPieces+1)}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
 	for range feedPieces {
 		f.free <- make([]byte, 0, maxPiece)
 	}
 	f.buf = make([]byte, 0, maxPiece)
+	f.received = f.hashed
 	return f
 }
 
-func (f *feed) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		n := copy(f.buf[len(f.buf):cap(f.buf)], rest)
-		f.buf = f.buf[:len(f.buf)+n]
-		rest = rest[n:]
-		if len(f.buf) == cap(f.buf) {
-			if err := f.pass(); err != nil {
-				return len(p) - len(rest), err
-			}
+// copyHashed passes on what has been hashed.
+func (f *feed) copyHashed(p []byte) error {
+	for len(p) > 0 {
+		n := copy(f.space(), p)
+		if err := f.advance(n); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// startHashing has the goroutine hash what comes from now on.
+func (f *feed) startHashing() error {
+	if len(f.buf) > 0 {
+		if err := f.pass(); err != nil {
+			return err
 		}
 	}
-	return len(p), nil
+	received := make(chan []byte, feedPieces)
+	f.received = received
+	f.hasher.Go(func() {
+		defer close(f.hashed)
+		for b := range received {
+			f.sum.Write(b)
+			select {
+			case f.hashed <- b:
+			case <-f.ctx.Done():
+				return
+			}
+		}
+	})
+	return nil
+}
+
+func (f *feed) space() []byte { return f.buf[len(f.buf):cap(f.buf)] }
+
+func (f *feed) advance(n int) error {
+	f.buf = f.buf[:len(f.buf)+n]
+	if len(f.buf) < cap(f.buf) {
+		return nil
+	}
+	return f.pass()
 }
 
 // pass hands the filled piece over and takes an empty one.
 func (f *feed) pass() error {
 	select {
-	case f.full <- f.buf:
+	case f.received <- f.buf:
 	case <-f.ctx.Done():
 		return context.Cause(f.ctx)
 	}
@@ -249,7 +302,8 @@ func (f *feed) finish(err error) {
 	if f.end = err; err == nil {
 		f.end = io.EOF
 	}
-	close(f.full)
+	close(f.received)
+	f.hasher.Wait()
 }
 
 // abandon tells the writer that nobody reads any more.
@@ -267,7 +321,7 @@ func (f *feed) next() error {
 			f.free <- f.taken
 			f.taken = nil
 		}
-		b, ok := <-f.full
+		b, ok := <-f.hashed
 		if !ok {
 			return f.end
 		}

@@ -33,9 +33,23 @@ const (
 	// minChunk is the least that is worth moving past the reader's buffer.
 	minChunk = 4 << 10
 
+	// largePiece is what of a large file is worth moving by itself because it is buffered.
+	largePiece = 32 << 10
+
 	// teeSize is how much of the archive gathers before a tee passes it on.
 	teeSize = 32 << 10
 )
+
+// Lender is a destination of a copy that lends memory to be filled, instead of
+// being given what must be copied.
+type Lender interface {
+	io.Writer
+
+	// Space lends memory for at least one byte. It is taken back by the next call of Advance or Write.
+	Space() ([]byte, error)
+	// Advance says how many bytes were put there. They stay as they are until the next call of Space or Write.
+	Advance(n int) error
+}
 
 // source is what the parser reads: exactly the bytes asked for, each passed to tee if there is one.
 type source struct {
@@ -142,8 +156,11 @@ func (s *source) some(limit uint64) ([]byte, error) {
 			return nil, unexpected(err)
 		}
 	}
-	if limit <= uint64(s.in.Buffered()) {
-		return s.take(int(limit))
+	if n := min(limit, chunkSize, uint64(s.in.Buffered())); n == limit || n >= largePiece {
+		return s.take(int(n))
+	}
+	if lender, ok := s.tee.(Lender); ok {
+		return s.borrow(lender, limit)
 	}
 	n := int(min(limit, chunkSize))
 	if len(s.chunk) < n {
@@ -157,6 +174,23 @@ func (s *source) some(limit uint64) ([]byte, error) {
 		}
 	}
 	return b, unexpected(err)
+}
+
+// borrow reads contents to where the tee wants them.
+func (s *source) borrow(tee Lender, limit uint64) ([]byte, error) {
+	if err := s.flushTee(); err != nil {
+		return nil, err
+	}
+	b, err := tee.Space()
+	if err != nil {
+		return nil, err
+	}
+	n, err := io.ReadFull(s.in, b[:min(limit, uint64(len(b)))])
+	s.teeSize += int64(n)
+	if e := tee.Advance(n); e != nil {
+		return b[:n], e
+	}
+	return b[:n], unexpected(err)
 }
 
 func (s *source) copyToTee(b []byte) error {
