@@ -46,7 +46,11 @@ func instantiate(t *testing.T) string {
 		"ca-derivations dynamic-derivations impure-derivations", "-")
 	cmd.Stdin = strings.NewReader(expression)
 	cmd.Env = append(os.Environ(), "HOME="+root, "NIX_CONF_DIR="+root, "NIX_REMOTE=")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if os.Getenv("NIXDAEMON_UPSTREAM") == "" && strings.Contains(string(out), "attribute 'outputOf' missing") {
+		t.Skipf("%s is too old to know dynamic derivations", program)
+	}
+	if err != nil {
 		t.Fatalf("nix-instantiate: %v\n%s", err, out)
 	}
 	return filepath.Join(root, "nix", "store")
