@@ -19,9 +19,10 @@ type OptimiseStats struct {
 	BlocksFreed uint64
 }
 
-// OptimiseProgress is called as a whole store is optimised: how many paths are done, and how many there are; and for
-// each file that was linked. It may be called from any goroutine. Nil functions are not called.
+// OptimiseProgress is called as a whole store is optimised: for each path that begins, giving what to call at its end;
+// how many paths are done, and how many there are; and for each file that was linked. It may be called from any goroutine. Nil functions are not called.
 type OptimiseProgress struct {
+	Path   func(p storepath.Path) (finished func())
 	Paths  func(done, expected uint64)
 	Linked func(size, blocks uint64)
 	Log    activity.Sink
@@ -56,6 +57,9 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 	if progress.Log == nil {
 		progress.Log = activity.Discard{}
 	}
+	if progress.Path == nil {
+		progress.Path = func(storepath.Path) func() { return func() {} }
+	}
 	if progress.Paths == nil {
 		progress.Paths = func(_, _ uint64) {}
 	}
@@ -80,7 +84,9 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 	progress.Log.Message(activity.Talkative, fmt.Sprintf("loaded %d hash inodes", inodes))
 	progress.Paths(0, uint64(len(paths)))
 	err = s.eachValid(ctx, h, paths, func(ctx context.Context, p storepath.Path) error {
+		finished := progress.Path(p)
 		err := opt.Tree(ctx, p.Base())
+		finished()
 		progress.Paths(done.Add(1), uint64(len(paths)))
 		return err
 	})

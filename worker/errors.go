@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -24,13 +23,6 @@ const (
 	// textDumpEnd for one of AddToStore, which upstream reads from memory.
 	textFramesEnd refusal = "reached end of FramedSource"
 	textDumpEnd   refusal = "end of string reached"
-)
-
-// Escape sequences of upstream's messages (libutil/ansicolor.hh).
-const (
-	magenta = "\x1b[35;1m"
-	red     = "\x1b[31;1m"
-	normal  = "\x1b[0m"
 )
 
 // traced is an error that carries context lines of its own and of all below.
@@ -98,25 +90,6 @@ func tracesOf(err error) []string {
 		}
 	}
 	return traces
-}
-
-// quoted finds the arguments of a message: what stands in single quotes, and
-// file names in double quotes with these.
-var quoted = regexp.MustCompile(`\B'([^'\n]+)'\B|"/[^"\n]*"`)
-
-// highlight marks quoted arguments in magenta, as upstream does with every
-// argument of a message (libutil/fmt.hh, Magenta); clients take the marks away
-// where their output is no terminal. A text that has marks keeps them.
-func highlight(text string) string {
-	if strings.Contains(text, "\x1b[") {
-		return text
-	}
-	return quoted.ReplaceAllStringFunc(text, func(s string) string {
-		if s[0] == '"' {
-			return magenta + s + normal
-		}
-		return "'" + magenta + s[1:len(s)-1] + normal + "'"
-	})
 }
 
 // maxShownTraces is how many context lines upstream prints without

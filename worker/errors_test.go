@@ -417,3 +417,35 @@ func TestRawNAR(t *testing.T) {
 		}
 	}
 }
+
+// Arguments are marked, quoted or not, and quotes that hold none are left alone. (What upstream's daemon says itself is
+// compared in package daemon, TestFramesUpstream.)
+func TestHighlight(t *testing.T) {
+	for _, want := range []string{
+		"serialised integer <12> is too large for type '<j>'",
+		"path '</x-y>' is not valid",
+		"not an absolute path: <\"relative\">",
+		"path '<h-x>' is not a valid store path: name '<x>' must be no longer than <211> characters",
+		"Invalid derivation output id <x y>",
+		"Invalid derivation output id '<x>': missing '^'",
+		"unknown hash algorithm '<x>', expect 'blake3', 'md5', 'sha1', 'sha256', or 'sha512'",
+		"experimental Nix feature '<a>' is disabled; add '--extra-experimental-features <a>' to enable it",
+		"experimental Nix feature '<a>' is disabled (building 'x' of 'y'); add '--extra-experimental-features <a>' to enable it",
+		"content address prefix '<>' is unrecognized. Recogonized prefixes are 'text' or 'fixed'",
+		"not a content address because it is not in the form '<prefix>:<rest>': <x>",
+		"size mismatch importing path '</s/x>';\n  specified: <120>\n  got:       <112>",
+		"<signature> is corrupt",
+		"configuration setting '<max-jobs>' should be 'auto' or an integer",
+		"while doing this:\npath '<a>': not an absolute path: <\"b\">\nand '<c>'",
+		"nothing to mark",
+		"",
+	} {
+		plain := strings.NewReplacer("'<prefix>:<rest>'", "'{prefix}:{rest}'").Replace(want)
+		plain = strings.NewReplacer("<", "", ">", "", "{", "<", "}", ">").Replace(plain)
+		marked := strings.NewReplacer("'<prefix>:<rest>'", "'{prefix}:{rest}'").Replace(want)
+		marked = strings.NewReplacer("<", magenta, ">", normal, "{", "<", "}", ">").Replace(marked)
+		if got := highlight(plain); got != marked {
+			t.Errorf("%q:\n got %q\nwant %q", plain, got, marked)
+		}
+	}
+}

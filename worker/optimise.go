@@ -6,6 +6,7 @@ import (
 
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/storepath"
 )
 
 // optimiseStore hard-links equal files, telling how far it is.
@@ -20,6 +21,12 @@ func (c *conn) optimiseStore(ctx context.Context) error {
 		id := c.o.IDs.Next()
 		c.tunnel.Start(id, activity.Error, activity.OptimiseStore, "", nil, 0)
 		stats, err := c.o.Store.OptimiseAll(ctx, localstore.OptimiseProgress{
+			Path: func(p storepath.Path) func() {
+				id := c.o.IDs.Next()
+				text := "optimising path '" + c.o.Store.Dir().Print(p) + "'"
+				c.tunnel.Start(id, activity.Talkative, activity.Unknown, text, nil, 0)
+				return func() { c.tunnel.Stop(id) }
+			},
 			Paths: func(done, expected uint64) {
 				c.tunnel.Result(id, activity.Progress, numbers(done, expected, 0, 0))
 			},

@@ -16,7 +16,7 @@ func (c *conn) setOptions(context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		s, warnings := c.sess.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
+		s, warnings, err := c.sess.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
 		sess := *c.sess
 		sess.Settings = s
 		c.sess = &sess
@@ -27,12 +27,16 @@ func (c *conn) setOptions(context.Context) error {
 		for _, w := range warnings {
 			c.warning(w)
 		}
-		return nil
+		return err
 	}, nil)
 }
 
 func (c *conn) warning(w settings.Warning) {
-	if w.Level == settings.LevelWarn {
+	switch {
+	case w.BadValue:
+		c.tunnel.warn(highlight(w.Text))
+		return
+	case w.Level == settings.LevelWarn:
 		c.tunnel.warn(w.Text)
 		return
 	}

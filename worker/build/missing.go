@@ -19,11 +19,14 @@ type Missing struct {
 	DownloadSize, NarSize uint64
 }
 
+// queryingMissing is the text of an activity that clients see.
+const queryingMissing = "querying info about missing paths"
+
 // QueryMissing finds out what would be built and substituted to make the paths exist, without doing it
 // (libstore/misc.cc, queryMissing).
 func (s *Scheduler) QueryMissing(ctx context.Context, sess *session.Session, paths []derivation.DerivedPath) (Missing, error) {
 	id := s.ids.Next()
-	sess.Log.Start(id, activity.Debug, activity.Unknown, "querying info about missing paths", nil, 0)
+	sess.Log.Start(id, activity.Debug, activity.Unknown, queryingMissing, nil, 0)
 	defer sess.Log.Stop(id)
 	q := &missingQuery{s: s, ctx: ctx, sess: sess, dir: s.store.Dir(), seen: make(map[wish]struct{}),
 		build: make(map[storepath.Path]struct{}), unknown: make(map[storepath.Path]struct{}), fetch: make(map[storepath.Path]struct{})}
@@ -45,9 +48,12 @@ func (s *Scheduler) QueryMissing(ctx context.Context, sess *session.Session, pat
 }
 
 // lookAhead asks what is missing before a request begins, as upstream does (libstore/build/worker.cc, run). There it
-// primes a cache; here it is only for the warnings about what cannot be known beforehand.
+// primes a cache; here it is only for the warnings about what cannot be known beforehand, and for the activity.
 func (r *request) lookAhead(tops []*goal) error {
 	if !r.sess.Settings.ExperimentalFeatures.Enabled(settings.DynamicDerivations) {
+		id := r.s.ids.Next()
+		r.sess.Log.Start(id, activity.Debug, activity.Unknown, queryingMissing, nil, 0)
+		r.sess.Log.Stop(id)
 		return nil
 	}
 	var paths []derivation.DerivedPath

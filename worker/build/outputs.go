@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 
+	"nixdaemon/localstore"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -34,6 +35,14 @@ func (s *Scheduler) OutputMap(ctx context.Context, drvPath storepath.Path) (map[
 }
 
 func (s *Scheduler) outputMap(ctx context.Context, features settings.FeatureSet, drvPath storepath.Path) (map[string]storepath.Path, error) {
+	if !drvPath.IsDerivation() {
+		// That nothing of the name is there comes before that it is the wrong name.
+		if valid, err := s.store.IsValid(ctx, drvPath); err != nil {
+			return nil, err
+		} else if !valid {
+			return nil, &localstore.NotValidError{Path: s.store.Dir().Print(drvPath)}
+		}
+	}
 	drv, err := s.store.ReadDerivation(ctx, drvPath)
 	if err != nil {
 		return nil, err

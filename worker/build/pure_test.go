@@ -23,8 +23,8 @@ import (
 func TestOutcomeSettings(t *testing.T) {
 	defaults := settings.Defaults(settings.Environment{System: "x86_64-linux"})
 	for _, name := range []string{"timeout", "max-silent-time", "connect-timeout"} {
-		set, warnings := defaults.ApplyClient(settings.ClientOptions{Overrides: []settings.NameValue{{Name: name, Value: "1"}}}, false)
-		other, _ := defaults.ApplyClient(settings.ClientOptions{}, false)
+		set, warnings, _ := defaults.ApplyClient(settings.ClientOptions{Overrides: []settings.NameValue{{Name: name, Value: "1"}}}, false)
+		other, _, _ := defaults.ApplyClient(settings.ClientOptions{}, false)
 		if len(warnings) > 0 {
 			t.Fatal(warnings)
 		}

@@ -27,13 +27,17 @@ type ClientOptions struct {
 type Warning struct {
 	Level Verbosity
 	Text  string
+	// BadValue says that Text is the error of a value that does not parse.
+	BadValue bool
 }
 
 // ApplyClient returns the settings of a connection whose client sent opts; s is not changed. The fixed fields count
 // for everybody. Of the named overrides a trusted client may set whatever belongs to the store and file transfer
 // groups; other names are silently passed over. An untrusted client may set a few harmless ones, choose among the
-// substituters that the daemon trusts, and is warned about all others. A value that does not parse is a warning.
-func (s *Settings) ApplyClient(opts ClientOptions, trusted bool) (*Settings, []Warning) {
+// substituters that the daemon trusts, and is warned about all others. A value that does not parse is a warning (*UsageError). Any other error, such as that of a
+// path that is not absolute, fails the request, as it does upstream: what comes after it in the order of names is not
+// looked at, and what came before counts.
+func (s *Settings) ApplyClient(opts ClientOptions, trusted bool) (*Settings, []Warning, error) {
 	a := clientApply{s: s.Clone(), trusted: trusted}
 	a.fixedFields(&opts)
 	// Upstream reads the overrides into a sorted map, in which the first of equal names stays.
@@ -41,11 +45,16 @@ func (s *Settings) ApplyClient(opts ClientOptions, trusted bool) (*Settings, []W
 	slices.SortStableFunc(overrides, func(x, y NameValue) int { return strings.Compare(x.Name, y.Name) })
 	overrides = slices.CompactFunc(overrides, func(x, y NameValue) bool { return x.Name == y.Name })
 	for _, o := range overrides {
-		if err := a.override(o.Name, o.Value); err != nil {
-			a.warn(err.Error())
+		err := a.override(o.Name, o.Value)
+		var usage *UsageError
+		switch {
+		case errors.As(err, &usage):
+			a.warnings = append(a.warnings, Warning{LevelWarn, err.Error(), true})
+		case err != nil:
+			return a.s, a.warnings, err
 		}
 	}
-	return a.s, a.warnings
+	return a.s, a.warnings, nil
 }
 
 type clientApply struct {
@@ -54,7 +63,9 @@ type clientApply struct {
 	warnings []Warning
 }
 
-func (a *clientApply) warn(text string) { a.warnings = append(a.warnings, Warning{LevelWarn, text}) }
+func (a *clientApply) warn(text string) {
+	a.warnings = append(a.warnings, Warning{Level: LevelWarn, Text: text})
+}
 
 func (a *clientApply) fixedFields(opts *ClientOptions) {
 	a.s.KeepFailed = opts.KeepFailed
@@ -74,7 +85,7 @@ func (a *clientApply) override(name, value string) error {
 		return nil
 	case name == "experimental-features":
 		if parseFeaturesQuietly(value) != a.s.ExperimentalFeatures {
-			a.warnings = append(a.warnings, Warning{LevelDebug, "Ignoring the client-specified experimental features"})
+			a.warnings = append(a.warnings, Warning{Level: LevelDebug, Text: "Ignoring the client-specified experimental features"})
 		}
 		return nil
 	case name == "plugin-files":

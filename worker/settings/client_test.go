@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -93,15 +94,19 @@ func TestOverrides(t *testing.T) {
 		for i, trusted := range []bool{true, false} {
 			base := clientBase(t)
 			before := shownBy(base)
-			got, warnings := base.ApplyClient(ClientOptions{Overrides: []NameValue{c.send}}, trusted)
+			got, warnings, err := base.ApplyClient(ClientOptions{Overrides: []NameValue{c.send}}, trusted)
 			want := c.wants[i]
 			value, _ := got.Get(c.show)
 			var wantWarnings []Warning
 			if want.warning != "" {
-				wantWarnings = []Warning{{want.level, want.warning}}
+				ignored := strings.HasPrefix(strings.ToLower(want.warning), "ignoring ")
+				wantWarnings = []Warning{{want.level, want.warning, !ignored}}
+			}
+			if err != nil {
+				t.Errorf("%s = %s, trusted %v: %v", c.send.Name, c.send.Value, trusted, err)
 			}
 			if value != want.value || !cmp.Equal(warnings, wantWarnings) {
-				t.Errorf("%s = %s, trusted %v: %s = %q, want %q\nwarnings %q\nwant %q",
+				t.Errorf("%s = %s, trusted %v: %s = %q, want %q\nwarnings %v\nwant %v",
 					c.send.Name, c.send.Value, trusted, c.show, value, want.value, warnings, wantWarnings)
 			}
 			if diff := cmp.Diff(before, shownBy(base)); diff != "" {
@@ -115,8 +120,8 @@ func TestFixedFieldsCountForEverybody(t *testing.T) {
 	opts := ClientOptions{KeepFailed: true, KeepGoing: true, TryFallback: true, Verbosity: 99, MaxBuildJobs: 3,
 		MaxSilentTime: 4, VerboseBuild: 7, BuildCores: 5, UseSubstitutes: false}
 	for _, trusted := range []bool{true, false} {
-		s, warnings := clientBase(t).ApplyClient(opts, trusted)
-		if !s.KeepFailed || !s.KeepGoing || !s.Fallback || s.Verbosity != LevelVomit || s.MaxJobs != 3 ||
+		s, warnings, err := clientBase(t).ApplyClient(opts, trusted)
+		if err != nil || !s.KeepFailed || !s.KeepGoing || !s.Fallback || s.Verbosity != LevelVomit || s.MaxJobs != 3 ||
 			s.MaxSilentTime != 4 || s.VerboseBuild || s.Cores != 5 || s.Substitute || len(warnings) != 0 {
 			t.Errorf("trusted %v: %+v, warnings %v", trusted, s, warnings)
 		}
@@ -126,22 +131,38 @@ func TestFixedFieldsCountForEverybody(t *testing.T) {
 // TestOverrideOrder: overrides act in the order of their names, the first of equal names counts, and the fixed field
 // comes before the override of the same setting.
 func TestOverrideOrder(t *testing.T) {
-	s, warnings := clientBase(t).ApplyClient(ClientOptions{MaxSilentTime: 1, Overrides: []NameValue{
+	s, warnings, err := clientBase(t).ApplyClient(ClientOptions{MaxSilentTime: 1, Overrides: []NameValue{
 		{"timeout", "1"}, {"max-silent-time", "9"}, {"timeout", "2"}, {"sandbox", "false"}, {"cores", "1"},
 	}}, false)
-	want := []Warning{{LevelWarn, restricted("cores")}, {LevelWarn, restricted("sandbox")}}
-	if s.Timeout != 1 || s.MaxSilentTime != 9 || !cmp.Equal(warnings, want) {
-		t.Errorf("timeout %d, max-silent-time %d, warnings %q", s.Timeout, s.MaxSilentTime, warnings)
+	want := []Warning{{LevelWarn, restricted("cores"), false}, {LevelWarn, restricted("sandbox"), false}}
+	if err != nil || s.Timeout != 1 || s.MaxSilentTime != 9 || !cmp.Equal(warnings, want) {
+		t.Errorf("timeout %d, max-silent-time %d, warnings %v", s.Timeout, s.MaxSilentTime, warnings)
 	}
 }
 
 // TestTrustIsNotSelfMade: an untrusted client cannot widen what it may choose from by asking twice.
 func TestTrustIsNotSelfMade(t *testing.T) {
-	s, _ := clientBase(t).ApplyClient(ClientOptions{Overrides: []NameValue{{"substituters", "http://ok"}}}, false)
-	s, warnings := s.ApplyClient(ClientOptions{Overrides: []NameValue{
+	s, _, _ := clientBase(t).ApplyClient(ClientOptions{Overrides: []NameValue{{"substituters", "http://ok"}}}, false)
+	s, warnings, err := s.ApplyClient(ClientOptions{Overrides: []NameValue{
 		{"trusted-substituters", "http://evil"}, {"substituters", "http://evil"}}}, false)
-	if len(s.Substituters) != 0 || len(warnings) != 2 {
-		t.Errorf("substituters %q, warnings %q", s.Substituters, warnings)
+	if err != nil || len(s.Substituters) != 0 || len(warnings) != 2 {
+		t.Errorf("substituters %q, warnings %v", s.Substituters, warnings)
+	}
+}
+
+// TestOverrideThatFails: what is no usage error ends the request; what came before it in the order of names counts.
+func TestOverrideThatFails(t *testing.T) {
+	send := ClientOptions{Overrides: []NameValue{{"timeout", "9"}, {"diff-hook", "relative"}, {"cores", "5"}}}
+	s, warnings, err := clientBase(t).ApplyClient(send, true)
+	if err == nil || err.Error() != `not an absolute path: "relative"` {
+		t.Errorf("got %v", err)
+	}
+	if s.Cores != 5 || s.Timeout != 0 || s.DiffHook != "" || len(warnings) != 0 {
+		t.Errorf("cores %d, timeout %d, diff-hook %q, warnings %v", s.Cores, s.Timeout, s.DiffHook, warnings)
+	}
+	// Who may not set it anyhow is only told so.
+	if _, warnings, err := clientBase(t).ApplyClient(send, false); err != nil || len(warnings) != 2 {
+		t.Errorf("untrusted: warnings %v, %v", warnings, err)
 	}
 }
 
