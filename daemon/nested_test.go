@@ -153,8 +153,12 @@ func floating(method storepath.Method) func(*derivation.Derivation) {
 
 func (w *nestedWorld) build(drv storepath.Path) derivation.BuildResult {
 	w.Helper()
-	results, err := w.local.builder.BuildPathsWithResults(w.ctx, w.sess, []derivation.DerivedPath{
-		{Drv: &derivation.SingleDerivedPath{Path: drv}, Outputs: derivation.OutputsSpec{All: true}}}, derivation.BuildNormal)
+	return w.buildMode(drv, derivation.BuildNormal)
+}
+
+func (w *nestedWorld) buildMode(drv storepath.Path, mode derivation.BuildMode) derivation.BuildResult {
+	w.Helper()
+	results, err := w.local.builder.BuildPathsWithResults(w.ctx, w.sess, outputs(drv), mode)
 	if err != nil || len(results) != 1 {
 		w.Fatalf("build %s: %v, %v", drv, results, err)
 	}
@@ -267,18 +271,27 @@ func TestNestedSubmit(t *testing.T) {
 			}
 		}
 	}
-	for _, change := range [][]func(*derivation.Derivation){nil, {func(d *derivation.Derivation) {
-		d.Outputs["out"] = derivation.Output{Kind: derivation.Deferred}
-	}}} {
-		d := &derivation.Derivation{BasicDerivation: derivation.BasicDerivation{Name: "x", Platform: "x86_64-linux", Builder: "/bin/sh",
-			Env:     map[string]string{"requiredSystemFeatures": derivation.FeatureBuilderRPC},
-			Outputs: map[string]derivation.Output{"out": {Kind: derivation.Deferred}}}}
-		for _, f := range change {
-			f(d)
+	// Only what is content-addressed can be submitted.
+	d := &derivation.Derivation{BasicDerivation: derivation.BasicDerivation{Name: "x", Platform: "x86_64-linux", Builder: "/bin/sh",
+		Env:     map[string]string{"requiredSystemFeatures": derivation.FeatureBuilderRPC},
+		Outputs: map[string]derivation.Output{"out": {Kind: derivation.Deferred}}}}
+	err := (&derivation.Hasher{Dir: w.local.store.Dir(), Load: w.local.store.ReadDerivation}).FillOutputPaths(w.ctx, d)
+	if err == nil || !strings.Contains(err.Error(), "which may only be used with content-addressing derivations") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestNestedSubmitChecked builds again what submits: the same each time, and something else.
+func TestNestedSubmitChecked(t *testing.T) {
+	w := newNestedWorld(t)
+	for name, want := range map[string]derivation.BuildStatus{"submit": derivation.StatusBuilt, "submit-random": derivation.StatusNotDeterministic} {
+		drv := w.drv(name, derivation.FeatureBuilderRPC, floating(storepath.MethodNAR))
+		first := w.mustBuild(drv)
+		if res := w.buildMode(drv, derivation.BuildCheck); res.Status != want {
+			t.Errorf("%s: status %d: %s", name, res.Status, res.ErrorMsg)
 		}
-		err := (&derivation.Hasher{Dir: w.local.store.Dir(), Load: w.local.store.ReadDerivation}).FillOutputPaths(w.ctx, d)
-		if err == nil || !strings.Contains(err.Error(), "which may only be used with content-addressing derivations") {
-			t.Errorf("got %v", err)
+		if again := w.mustBuild(drv); again != first {
+			t.Errorf("%s: output was %s, is %s", name, first, again)
 		}
 	}
 }
@@ -314,8 +327,7 @@ func TestNestedGivenUp(t *testing.T) {
 	drv := w.drv("waits", "recursive-nix", func(d *derivation.Derivation) { d.Env["fifo"] = fifo })
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.local.builder.BuildPathsWithResults(ctx, w.sess, []derivation.DerivedPath{
-			{Drv: &derivation.SingleDerivedPath{Path: drv}, Outputs: derivation.OutputsSpec{All: true}}}, derivation.BuildNormal)
+		_, err := w.local.builder.BuildPathsWithResults(ctx, w.sess, outputs(drv), derivation.BuildNormal)
 		done <- err
 	}()
 	if _, err := os.ReadFile(fifo); err != nil { // the inner builder has begun
@@ -326,6 +338,36 @@ func TestNestedGivenUp(t *testing.T) {
 		t.Error("a build that was given up succeeded")
 	}
 	w.quiet(before)
+}
+
+// TestNestedKept collects garbage while a builder holds nothing but the name of what it has added, its connection closed.
+func TestNestedKept(t *testing.T) {
+	w := newNestedWorld(t)
+	added, goOn := filepath.Join(t.TempDir(), "added"), filepath.Join(t.TempDir(), "goOn")
+	mkfifo(t, added)
+	mkfifo(t, goOn)
+	drv := w.drv("kept", "recursive-nix", func(d *derivation.Derivation) { d.Env["added"], d.Env["goOn"] = added, goOn })
+	garbage := w.text("garbage", "nobody wants this")
+	done := make(chan derivation.BuildResult, 1)
+	go func() { done <- w.build(drv) }()
+	if _, err := os.ReadFile(added); err != nil {
+		t.Fatal(err)
+	}
+	res, err := w.local.collector.Collect(w.ctx, w.sess, protocol.GCRequest{Action: protocol.GCDeleteDead, WholeStore: true, MaxFreed: 1 << 60})
+	if err != nil || !slices.Contains(res.Paths, w.local.store.Dir().Print(garbage)) {
+		t.Errorf("collected %v, %v", res, err)
+	}
+	if err := os.WriteFile(goOn, []byte("go on"), 0); err != nil {
+		t.Fatal(err)
+	}
+	built := <-done
+	if !built.Status.Success() {
+		t.Fatalf("status %d: %s", built.Status, built.ErrorMsg)
+	}
+	info, err := w.local.store.PathInfo(w.ctx, built.BuiltOutputs["out"].OutPath)
+	if err != nil || len(info.References) != 1 {
+		t.Errorf("output is %+v, %v", info, err)
+	}
 }
 
 // TestNestedSelf: what waits for itself is told so.
@@ -346,7 +388,9 @@ func nestedBuilder(name string) int {
 var nestedBuilders = map[string]func() error{
 	"plain":  func() error { return os.WriteFile(os.Getenv("out"), []byte("plain"), 0o644) },
 	"honest": honestBuilder, "hostile": hostileBuilder, "waits": waitingBuilder, "self": selfBuilder,
+	"kept":            keptBuilder,
 	"submit":          func() error { return submitter("submit", "fixed:r:sha256", "out") },
+	"submit-random":   func() error { return submitter("submit-random", "fixed:r:sha256", "out") },
 	"submit-nothing":  func() error { return submitter("submit-nothing", "fixed:r:sha256") },
 	"submit-twice":    func() error { return submitter("submit-twice", "fixed:r:sha256", "out", "out") },
 	"submit-unknown":  func() error { return submitter("submit-unknown", "fixed:r:sha256", "out", "doc") },
@@ -425,6 +469,9 @@ func submitter(name, method string, names ...string) error {
 		return fmt.Errorf("there is a variable for the output")
 	}
 	text := os.Getenv("input")
+	if name == "submit-random" {
+		text += fmt.Sprint(os.Getpid(), time.Now().UnixNano())
+	}
 	data := "\x0d\x00\x00\x00\x00\x00\x00\x00nix-archive-1\x00\x00\x00" + narString("(") + narString("type") + narString("regular") +
 		narString("contents") + narString(text) + narString(")")
 	if strings.HasPrefix(method, "text") {
@@ -516,6 +563,27 @@ func waitingBuilder() error {
 		return err
 	}
 	return c.BuildPaths(ctx, outputs(drv), derivation.BuildNormal)
+}
+
+func keptBuilder() error {
+	c, dir := nestedClient()
+	p, err := c.AddText(context.Background(), protocol.AddTextRequest{Name: "added", Text: "added"})
+	if err != nil {
+		return err
+	}
+	if err := c.Close(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(os.Getenv("added"), []byte("added"), 0); err != nil {
+		return err
+	}
+	if _, err := os.ReadFile(os.Getenv("goOn")); err != nil {
+		return err
+	}
+	if text, err := os.ReadFile(dir.Print(p)); err != nil || string(text) != "added" {
+		return fmt.Errorf("what was added is %q, %w", text, err)
+	}
+	return os.WriteFile(os.Getenv("out"), []byte(dir.Print(p)), 0o644)
 }
 
 // selfBuilder asks for its own derivation, which it can write down since that says all that it knows of itself.

@@ -220,23 +220,31 @@ func (n *Nested) Add(ctx context.Context, paths ...storepath.Path) error {
 	}
 	n.adding.Lock()
 	defer n.adding.Unlock()
+	paths = storepath.SortUnique(slices.DeleteFunc(slices.Clone(paths), n.MayUse))
+	if len(paths) == 0 {
+		return nil
+	}
+	if err := n.sess.Roots.Add(ctx, paths...); err != nil {
+		return err
+	}
 	for _, p := range paths {
-		if n.MayUse(p) {
-			continue
-		}
-		if err := n.sess.Roots.Add(ctx, p); err != nil {
+		if err := n.show(p); err != nil {
 			return err
 		}
-		if n.mount != nil {
-			if err := n.mount(n.a.store.RealPath(p), n.a.dir.Print(p)); err != nil {
-				n.a.complain("mount "+p.Base(), err)
-				return errorf("could not add path '%s' to sandbox", n.a.dir.Print(p))
-			}
-		}
-		n.mu.Lock()
-		n.added[p] = struct{}{}
-		n.mu.Unlock()
 	}
+	return nil
+}
+
+func (n *Nested) show(p storepath.Path) error {
+	if n.mount != nil {
+		if err := n.mount(n.a.store.RealPath(p), n.a.dir.Print(p)); err != nil {
+			n.a.complain("mount "+p.Base(), err)
+			return errorf("could not add path '%s' to sandbox", n.a.dir.Print(p))
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.added[p] = struct{}{}
 	return nil
 }
 
