@@ -2,12 +2,15 @@ package build
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/sandbox"
@@ -17,7 +20,7 @@ import (
 )
 
 // hierarchy is one of the test's own, in which nothing must be left.
-func hierarchy(t *testing.T) *cgroup.Hierarchy {
+func hierarchy(t testing.TB) *cgroup.Hierarchy {
 	t.Helper()
 	h, err := cgroup.Find()
 	if err != nil {
@@ -278,4 +281,30 @@ func launcherOf(t *testing.T) *sandbox.Launcher {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// BenchmarkCgroup is BenchmarkTrivial with and without a cgroup for each build.
+func BenchmarkCgroup(b *testing.B) {
+	const n = 300
+	for _, name := range []string{"without", "with"} {
+		b.Run(name, func(b *testing.B) {
+			w := newWorld(b, func(o *Options) {
+				if o.MaxTotalJobs = 2; name == "with" {
+					o.Cgroups = hierarchy(b)
+				}
+			})
+			w.sess.Log = activity.Discard{}
+			var used time.Duration
+			for i := range b.N {
+				b.StopTimer()
+				paths := w.trivial(fmt.Sprintf("t%d", i), n)
+				before := cpuTime()
+				b.StartTimer()
+				w.buildAll(paths)
+				used += cpuTime() - before
+			}
+			b.ReportMetric(used.Seconds()*1000/float64(n)/float64(b.N), "cpu-ms/build")
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "builds/s")
+		})
+	}
 }

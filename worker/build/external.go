@@ -105,7 +105,7 @@ func (a *attempt) prepareExternal(env *environment) (*sandbox.Spec, error) {
 	program := a.external.Program
 	args := append([]string{program}, a.external.Args...)
 	return &sandbox.Spec{Path: program, Args: append(args, a.tmp.top+"/"+externalJob), Env: os.Environ(), Dir: a.tmp.path,
-		User: a.sandboxUser(), AllowNewPrivileges: true}, nil
+		User: a.sandboxUser(), AllowNewPrivileges: true, Cgroup: a.cgroupDir()}, nil
 }
 
 // writeTopFile makes a file above the build directory, then gives all that is there to the builder.

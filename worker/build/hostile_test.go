@@ -99,7 +99,10 @@ func TestLeftoverOutput(t *testing.T) {
 	w := newWorld(t)
 	drv := w.drv("leftover", "test ! -e $out && echo new > $out")
 	out := w.out(drv, "out")
-	if err := os.MkdirAll(w.store.RealPath(out)+"/sub", 0o555); err != nil {
+	if err := os.MkdirAll(w.store.RealPath(out)+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(w.store.RealPath(out), 0o555); err != nil {
 		t.Fatal(err)
 	}
 	w.mustBuild(drv)
