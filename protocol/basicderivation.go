@@ -54,7 +54,7 @@ func (w *Writer) BuildDerivation(req BuildDerivationRequest) error {
 func (r *Reader) BasicDerivation(name string) (*derivation.BasicDerivation, error) {
 	d := &derivation.BasicDerivation{Name: name}
 	var err error
-	if d.Outputs, err = r.outputs(); err != nil {
+	if d.Outputs, err = r.outputs(name); err != nil {
 		return nil, err
 	}
 	if d.InputSrcs, err = r.StorePaths(); err != nil {
@@ -76,7 +76,7 @@ func (r *Reader) BasicDerivation(name string) (*derivation.BasicDerivation, erro
 	return d, d.SetFullEnv(env)
 }
 
-func (r *Reader) outputs() (map[string]derivation.Output, error) {
+func (r *Reader) outputs(drvName string) (map[string]derivation.Output, error) {
 	n, err := r.Count(wire.MaxCount)
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (r *Reader) outputs() (map[string]derivation.Output, error) {
 				return nil, err
 			}
 		}
-		if outputs[texts[0]], err = derivation.ParseOutput(r.Dir, texts[1], texts[2], texts[3], r.Features); err != nil {
+		if outputs[texts[0]], err = derivation.ParseOutput(r.Dir, drvName, texts[0], texts[1], texts[2], texts[3], r.Features); err != nil {
 			return nil, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -142,6 +143,27 @@ func TestBasicDerivationRoundTrip(t *testing.T) {
 			t.Error(err)
 		}
 	}, (*Reader).BuildDerivation)
+}
+
+// A fixed output's path stands for its content address: a client cannot claim another one.
+func TestForgedFixedOutput(t *testing.T) {
+	req := BuildDerivationRequest{DrvPath: drvA, Derivation: &derivation.BasicDerivation{Name: "a", Outputs: map[string]derivation.Output{
+		"out": {Kind: derivation.FixedCA, CA: storepath.ContentAddress{Method: storepath.MethodNAR, Hash: nixhash.Of(nixhash.SHA256, "x")}},
+	}}}
+	for _, name := range []string{"a", "b"} {
+		w, reader := ends(DaemonVersion())
+		req.Derivation.Name = name // which the path is made of when it is written
+		if err := w.BuildDerivation(req); err != nil {
+			t.Fatal(err)
+		}
+		got, err := reader().BuildDerivation()
+		if name == "a" && (err != nil || got.Derivation.Outputs["out"] != req.Derivation.Outputs["out"]) {
+			t.Errorf("honest: %+v, %v", got, err)
+		}
+		if name == "b" && (err == nil || !strings.HasSuffix(err.Error(), "-b', which does not match its content address")) {
+			t.Errorf("forged: %v", err)
+		}
+	}
 }
 
 func TestErrorsRoundTrip(t *testing.T) {

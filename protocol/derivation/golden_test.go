@@ -198,10 +198,9 @@ func TestGoldenBadATerms(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, err, want)
 		}
 	}
-	// Up to release 2.35 the path of a fixed output is not looked at.
-	d, err := ParseFile(dir, drvPath, goldenATerm(t, "bad-ca-fixed-path"), Features{})
-	if err != nil || d.Outputs["out"].Kind != FixedCA {
-		t.Errorf("bad-ca-fixed-path: %v, %v", d, err)
+	const want = "derivation output 'out' has path '/nix/store/c015dhfh5l0lp6wxyvdn7bmwhbbr6hr9-fixed', which does not match its content address"
+	if _, err := Parse(dir, goldenATerm(t, "bad-ca-fixed-path"), "fixed", Features{}); err == nil || err.Error() != want {
+		t.Errorf("bad-ca-fixed-path: got %v, want %s", err, want)
 	}
 }
 
@@ -219,7 +218,7 @@ func TestGoldenOutputs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := ParseOutput(dir, path, algo, hash, AllFeatures()); again != o || err != nil {
+		if again, err := ParseOutput(dir, "drv-name", "output-name", path, algo, hash, AllFeatures()); again != o || err != nil {
 			t.Errorf("%s: %q %q %q reads as %v, %v", name, path, algo, hash, again, err)
 		}
 	}

@@ -13,10 +13,17 @@ const impureMark = "impure"
 
 // ParseOutput reads an output's three texts, as they stand in the ATerm and on
 // the wire: path, "[r:|git:|text:]<algo>" and digest (libstore/derivations.cc,
-// parseDerivationOutput).
-func ParseOutput(dir storepath.Dir, path, algo, hash string, f Features) (Output, error) {
+// parseDerivationOutput). drvName and name are the derivation's and the output's.
+// The path of a fixed output says what its digest says already, and must agree
+// with it: otherwise a derivation could show one path and make another
+// (upstream from 2.36 on).
+func ParseOutput(dir storepath.Dir, drvName, name, path, algo, hash string, f Features) (Output, error) {
 	if algo != "" {
-		return parseCAOutput(path, algo, hash, f)
+		o, err := parseCAOutput(path, algo, hash, f)
+		if err == nil && o.Kind == FixedCA {
+			err = o.checkPath(dir, drvName, name, path)
+		}
+		return o, err
 	}
 	if path == "" {
 		return Output{Kind: Deferred}, nil
@@ -59,6 +66,19 @@ func parseCAOutput(path, methodAlgo, hash string, f Features) (Output, error) {
 	}
 	h, err := nixhash.ParseUnprefixed(hash, algo)
 	return Output{Kind: FixedCA, CA: storepath.ContentAddress{Method: method, Hash: h}}, err
+}
+
+// checkPath compares the path that a fixed output is said to have with the one
+// that its content address gives.
+func (o Output) checkPath(dir storepath.Dir, drvName, name, path string) error {
+	want, err := o.OutputPath(dir, drvName, name)
+	if err != nil {
+		return err
+	}
+	if dir.Print(want) != path {
+		return badFormat("derivation output '%s' has path '%s', which does not match its content address", name, path)
+	}
+	return nil
 }
 
 func requireMethod(method storepath.Method, algo nixhash.Algo, f Features) error {

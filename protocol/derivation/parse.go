@@ -277,7 +277,7 @@ func (p *parser) outputs(d *Derivation) error {
 		if err := p.expect(")"); err != nil {
 			return err
 		}
-		o, err := ParseOutput(p.dir, path, algo, hash, p.features)
+		o, err := ParseOutput(p.dir, d.Name, name, path, algo, hash, p.features)
 		if err != nil {
 			return err
 		}
