@@ -21,6 +21,7 @@
 package compat
 
 import (
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -45,6 +46,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if flag.Parse(); testing.Short() {
+		return m.Run() // without fetching clients and building a daemon
+	}
 	tmp, err := os.MkdirTemp("", "nixdaemon-compat")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -108,6 +112,9 @@ func dependOnSources(root string) error {
 // if one is not there.
 func requireClients(t *testing.T, versions ...string) []client {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs upstream's clients and a daemon, which -short leaves out")
+	}
 	if shared.missing != nil {
 		if os.Getenv("NIXDAEMON_REQUIRE_CLIENTS") == "1" {
 			t.Fatalf("clients are missing: %v", shared.missing)
