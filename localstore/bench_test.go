@@ -252,11 +252,21 @@ func manyPaths(t testing.TB, s *Store, count int) []storepath.Path {
 func BenchmarkPathInfo(b *testing.B) {
 	s := open(b, nil)
 	paths := manyPaths(b, s, 20000)
-	for i := 0; b.Loop(); i++ {
-		if _, err := s.PathInfo(context.Background(), paths[i%len(paths)]); err != nil {
-			b.Fatal(err)
+	ask := func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if i%len(paths) == 0 && strings.HasSuffix(b.Name(), "cold") {
+				h := s.acquire()
+				h.cache = newInfoCache(65536, h.db.Generation)
+				h.release()
+			}
+			if _, err := s.PathInfo(context.Background(), paths[i%len(paths)]); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
+	b.Run("warm", ask)
+	b.Run("cold", ask)
 }
 
 func BenchmarkValidPaths(b *testing.B) {

@@ -27,7 +27,8 @@ func (s *Store) toRow(info *pathinfo.Info) db.PathRow {
 	}
 }
 
-// fromRow reads a row. Texts of references are shared between all Infos: a path that many refer to is held once.
+// fromRow reads a row. The Info refers to the row's texts: those of references are kept for as long as it is, so they must
+// be shared between rows, as the database's are, or see intern.
 func (s *Store) fromRow(p storepath.Path, row *db.PathRow) (*pathinfo.Info, error) {
 	info := &pathinfo.Info{
 		Path:             p,
@@ -56,23 +57,23 @@ func (s *Store) parsePaths(texts []string) ([]storepath.Path, error) {
 	if len(texts) == 0 {
 		return nil, nil
 	}
-	prefix := len(s.opts.StoreDir) + 1
 	paths := make([]storepath.Path, len(texts))
 	for i, text := range texts {
-		p, err := s.parsePath(text, prefix)
-		if err != nil {
+		var err error
+		if paths[i], err = s.opts.StoreDir.Parse(text); err != nil {
 			return nil, err
 		}
-		paths[i] = p
 	}
 	return storepath.SortUnique(paths), nil
 }
 
-func (s *Store) parsePath(text string, prefix int) (storepath.Path, error) {
-	if len(text) > prefix && text[prefix-1] == '/' && text[:prefix-1] == string(s.opts.StoreDir) {
-		return storepath.ParseBase(unique.Make(text[prefix:]).Value())
+// intern makes equal texts one, so that a path that many refer to is held once.
+func intern(texts []string) []string {
+	out := make([]string, len(texts))
+	for i, text := range texts {
+		out[i] = unique.Make(text).Value()
 	}
-	return s.opts.StoreDir.Parse(text)
+	return out
 }
 
 // splitSignatures reads a column of signatures into a set.

@@ -87,6 +87,7 @@ func (s *Store) registered(p storepath.Path, row *db.PathRow, err error) *cached
 	}
 	v := &cached{valid: true}
 	if row.Inserted {
+		row.References = intern(row.References)
 		if info, err := s.fromRow(p, row); err == nil {
 			v.info = info
 		}

@@ -26,6 +26,7 @@ type daemon struct {
 	env     []string
 	started time.Duration
 	logged  *os.File
+	binary  string
 }
 
 // start runs a daemon on a fresh store and waits for its first answer.
@@ -49,6 +50,7 @@ max-jobs = 2
 `
 
 func (d *daemon) launch(ctx context.Context, binary string) error {
+	d.binary = binary
 	// Without a state directory upstream takes another daemon to be the store: itself.
 	for _, sub := range []string{"etc", "home", "var"} {
 		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o755); err != nil {
@@ -63,12 +65,23 @@ func (d *daemon) launch(ctx context.Context, binary string) error {
 		"NIX_CONF_DIR=" + d.dir + "/etc", "NIX_STORE_DIR=" + d.storeDir(), "NIX_STATE_DIR=" + d.dir + "/var",
 		"NIX_LOCALSTATE_DIR=" + d.dir + "/var", "NIX_LOG_DIR=" + d.dir + "/log", "NIX_DAEMON_SOCKET_PATH=" + d.socket(),
 	}, programEnv(binary)...)
+	return d.run(ctx)
+}
+
+// restart ends the daemon and starts it on the same store, which it knows
+// nothing of then.
+func (d *daemon) restart(ctx context.Context) error {
+	d.end()
+	return d.run(ctx)
+}
+
+func (d *daemon) run(ctx context.Context) error {
 	log, err := os.Create(filepath.Join(d.dir, "daemon.log"))
 	if err != nil {
 		return err
 	}
 	d.logged = log
-	d.cmd = exec.Command(binary, "--daemon")
+	d.cmd = exec.Command(d.binary, "--daemon")
 	d.cmd.Env, d.cmd.Stderr, d.cmd.Stdout = d.env, log, log
 	begin := time.Now()
 	if err := d.cmd.Start(); err != nil {
@@ -129,10 +142,14 @@ func (d *daemon) pool(n int, slots uint64) *client.Client {
 }
 
 func (d *daemon) stop() {
+	d.end()
+	dropLarge(d.dir)
+}
+
+func (d *daemon) end() {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	d.cmd.Wait()
 	d.logged.Close()
-	dropLarge(d.dir)
 }
 
 // ticksPerSecond is the unit of times in /proc (proc(5)); Linux has used 100

@@ -111,6 +111,16 @@ func fill(refs int) func(*bench) error {
 	}
 }
 
+// fillAndForget imports 20,000 paths and starts the daemon anew.
+func fillAndForget(refs int) func(*bench) error {
+	return func(b *bench) error {
+		if err := fill(refs)(b); err != nil {
+			return err
+		}
+		return b.restart(b.ctx)
+	}
+}
+
 func pathInfo(clients int) func(*bench) (float64, error) {
 	return func(b *bench) (float64, error) {
 		return each(b, clients, protocol.OpQueryPathInfo, skipPathInfo)

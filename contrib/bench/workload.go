@@ -85,6 +85,7 @@ var workloads = []workload{
 		read: func(b *bench, _ float64, _ time.Duration) float64 { return b.memory() / 1e6 }},
 	{name: "path info of 20,000 paths, 1 client", unit: "/s", prepare: fill(10), run: pathInfo(1)},
 	{name: "path info of 20,000 paths, 8 clients", unit: "/s", prepare: fill(10), run: pathInfo(8)},
+	{name: "the same after a restart, 1 client", unit: "/s", prepare: fillAndForget(10), run: pathInfo(1)},
 	{name: "validity, 1 client", unit: "/s", prepare: fill(1), run: validity},
 	{name: "temporary roots", unit: "/s", prepare: fill(1), run: tempRoots},
 	{name: "valid among 20,000", unit: "ms", lessIsBetter: true, prepare: fill(1), run: validPaths, read: milliseconds},
