@@ -181,7 +181,8 @@ func (w *nestedWorld) quiet(before int) {
 		if runtime.NumGoroutine() <= before {
 			return
 		}
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
+		runtime.GC()
 	}
 	stacks := make([]byte, 1<<20)
 	w.Errorf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
