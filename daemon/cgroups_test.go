@@ -1,0 +1,35 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/sandbox/cgroup"
+	"nixdaemon/worker/settings"
+)
+
+func TestFindCgroups(t *testing.T) {
+	cfg := &config.Config{Settings: settings.Defaults(settings.Environment{System: "x86_64-linux"})}
+	var log strings.Builder
+	_, whyNone := cgroup.Find()
+	found, err := findCgroups(cfg, zerolog.New(&log))
+	if err != nil || (found == nil) != (whyNone != nil) {
+		t.Fatalf("got %v, %v; the machine: %v", found, err, whyNone)
+	}
+	if strings.Count(log.String(), "cgroups") == 0 {
+		t.Error("the log does not tell of cgroups")
+	}
+	// A daemon that only may use them does not need the experimental feature; one that is to use them does.
+	cfg.Settings.UseCgroups = true
+	_, err = findCgroups(cfg, zerolog.Nop())
+	if want := "experimental Nix feature 'cgroups' is disabled; add '--extra-experimental-features cgroups' to enable it"; err == nil || err.Error() != want {
+		t.Errorf("use-cgroups without the feature: got %v, want %s", err, want)
+	}
+	cfg.Mode = config.ModeStdio
+	if _, err := findCgroups(cfg, zerolog.Nop()); err != nil {
+		t.Errorf("--stdio: %v", err)
+	}
+}
