@@ -151,6 +151,9 @@ func isolatedError(spec *Spec, err error) error {
 	if err == nil || errors.As(err, &step) && (step.step.Call == "execve" || step.step.Call == "chdir") {
 		return err
 	}
+	if step != nil && step.step.Call == "setgroups" {
+		err = fmt.Errorf("%w: %w", ErrGroups, err)
+	}
 	return fmt.Errorf("set up sandbox of '%s': %w", spec.Path, err)
 }
 

@@ -1,6 +1,13 @@
 package sandbox
 
-import "os"
+import (
+	"errors"
+	"os"
+)
+
+// ErrGroups is returned by [Launcher.Start] when supplementary groups could not be dropped although
+// [Isolation.DropGroups] wants them to be.
+var ErrGroups = errors.New("supplementary groups cannot be dropped")
 
 // Isolation is the world of an isolated builder: namespaces of its own and a root that is built from nothing and holds
 // only what Entries list. The builder is process 1 of its own process namespace, so all that it starts ends with it.

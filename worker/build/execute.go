@@ -223,6 +223,9 @@ func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {
 			return a.start(spec)
 		}
 	}
+	if errors.Is(err, sandbox.ErrGroups) {
+		err = errorf("setgroups failed. Set the require-drop-supplementary-groups option to false to skip this step.")
+	}
 	return nil, &traceError{"while setting up the build environment", err}
 }
 

@@ -425,6 +425,29 @@ type lessLauncher struct {
 
 func (l lessLauncher) Support() sandbox.Support { return l.support }
 
+// noLauncher fails to start anything.
+type noLauncher struct {
+	Launcher
+	err error
+}
+
+func (l noLauncher) Start(context.Context, sandbox.Spec) (*sandbox.Process, error) { return nil, l.err }
+
+func TestIsolationFails(t *testing.T) {
+	for want, cause := range map[string]error{
+		"setgroups failed. Set the require-drop-supplementary-groups option to false to skip this step.": sandbox.ErrGroups,
+		"mount '/x': no such device": errors.New("mount '/x': no such device"),
+	} {
+		w := newWorld(t, func(o *Options) { o.Launcher = noLauncher{o.Launcher, cause} })
+		w.isolate()
+		err := w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(w.drv("a", "echo > $out"))}, derivation.BuildNormal)
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		w.nothingLeft()
+	}
+}
+
 func TestNoNamespaces(t *testing.T) {
 	lack := func(s sandbox.Support) func(*Options) {
 		return func(o *Options) { o.Launcher = lessLauncher{o.Launcher, s} }
