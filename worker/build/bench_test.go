@@ -38,7 +38,7 @@ func (w *world) buildAll(paths []derivation.DerivedPath) {
 
 // BenchmarkTrivial builds independent derivations in one request.
 func BenchmarkTrivial(b *testing.B) {
-	for _, n := range []int{75, 300, 1200} {
+	for _, n := range []int{75, 300, 1200, 5000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			w := benchWorld(b, 2)
 			var used time.Duration

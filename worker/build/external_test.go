@@ -46,6 +46,8 @@ echo one; echo two
 printf '\2 ready\n'
 echo log line
 printf made > $(sed -E 's/.*"outputs":\{"out":"([^"]*).*/\1/' "$3")`)
+	// Whether builds are isolated here does not concern it.
+	w.set(func(s *settings.Settings) { s.Sandbox = settings.SandboxTrue })
 	src := w.source("src", "x")
 	drv := w.drv("external", "not for a shell here", onPlatform("odd-os"), func(d *derivation.Derivation) {
 		d.InputSrcs = []storepath.Path{src}

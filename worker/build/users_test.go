@@ -188,3 +188,20 @@ func TestWorldWritableBuildDirIsRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestDiffHookUser runs the hook as the build user, who wrote one of the two files that it reads.
+func TestDiffHookUser(t *testing.T) {
+	w := newUserWorld(t, "one")
+	random := w.drv("random", "cat /proc/sys/kernel/random/uuid > $out")
+	w.mustBuild(random)
+	w.set(func(s *settings.Settings) {
+		s.RunDiffHook, s.DiffHook = true, w.script("echo hook of $(id -u) $(id -g) in $(pwd); test -r $1 -a -r $2")
+	})
+	if res := w.buildMode(random, derivation.BuildCheck); res.Status != derivation.StatusNotDeterministic || !res.IsNonDeterministic {
+		t.Errorf("result %+v", res)
+	}
+	want := "hook of " + itoa(firstTestUID) + " " + itoa(testGID) + " in /"
+	if got := w.log.logged(); !strings.Contains(got, want) || strings.Contains(got, "diff hook execution failed") {
+		t.Errorf("logged %q, want %q", got, want)
+	}
+}
