@@ -151,7 +151,7 @@ func TestUnpackHostile(t *testing.T) {
 func TestUnpackModes(t *testing.T) {
 	r, _ := unpackTarball(t, tarball(t, tar.Header{Name: "x", Typeflag: tar.TypeDir, Mode: 0o020},
 		tar.Header{Name: "x/exec", Mode: 0o4755}, tar.Header{Name: "x/plain", Mode: 0o604}), "ch")
-	for name, want := range map[string]os.FileMode{"ch": 0o500 | os.ModeDir, "ch/exec": 0o755, "ch/plain": 0o604} {
+	for name, want := range map[string]os.FileMode{"ch": 0o700 | os.ModeDir, "ch/exec": 0o755, "ch/plain": 0o604} {
 		info, err := os.Stat(filepath.Join(r.out, name))
 		if err != nil {
 			t.Fatalf("%v, log:\n%s", err, r.log)

@@ -139,9 +139,10 @@ func (u *untar) make(parent int, name string, h *tar.Header, contents io.Reader)
 	return fmt.Errorf("unsupported file type '%c'", h.Typeflag)
 }
 
-// makeTarDir makes a directory, which always stays readable: archives contain some that are not.
+// makeTarDir makes a directory, which always stays readable, and writable for a build user, who puts the next entries into
+// it: archives contain some that are neither. libarchive takes the right to write away in the end; so does the store.
 func makeTarDir(parent int, name string, mode fs.FileMode) error {
-	bits := uint32(mode | 0o500)
+	bits := uint32(mode | 0o700)
 	err := unix.Mkdirat(parent, name, bits)
 	if err != unix.EEXIST {
 		return err
