@@ -158,7 +158,11 @@ func TestKill(t *testing.T) {
 		killMyself(t)
 		return
 	}
-	for i, w := range writePaths() {
+	writes := writePaths()
+	if testing.Short() {
+		writes = writes[:1] // a process for each step; TestCrash goes through all in this one
+	}
+	for i, w := range writes {
 		t.Run(w.name, func(t *testing.T) {
 			for stop := 0; ; stop++ {
 				if !crashOnce(t, w, func(s *Store) bool { return killedAt(t, s, i, stop) }) {
