@@ -20,6 +20,7 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 func (sc *scenario) commands(t *testing.T) map[string]command {
 	cmds := map[string]command{
 		"as":      sc.cmdAs,
+		"behind":  sc.cmdBehind(t),
 		"capture": sc.cmdCapture,
 		"compare": sc.cmdCompare,
 		"damaged": func(*testscript.TestScript, bool, []string) { sc.damaged = true },
@@ -187,6 +188,23 @@ func (sc *scenario) cmdSecond(t *testing.T) command {
 				"NIX_DAEMON_SOCKET_PATH=" + socket,
 			},
 		})
+	}
+}
+
+// cmdBehind is "behind": from here on the daemon serves the store of another
+// daemon, which is the reference's and listens at $ROOT/behind.socket.
+func (sc *scenario) cmdBehind(t *testing.T) command {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 0 {
+			ts.Fatalf("usage: behind")
+		}
+		ts.Check(sc.daemon.stop())
+		socket := sc.scratch.path("behind.socket")
+		sc.second = startDaemon(t, sc.scratch, shared.clients[referenceVersion].program("nix-daemon"), daemonOptions{
+			socket: socket,
+			env:    []string{"NIX_DAEMON_SOCKET_PATH=" + socket},
+		})
+		sc.daemon = startDaemon(t, sc.scratch, sc.program, daemonOptions{env: []string{"NIX_REMOTE=unix://" + socket}})
 	}
 }
 
