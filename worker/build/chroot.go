@@ -27,6 +27,8 @@ type chroot struct {
 	// points are names in inner that an earlier builder's inputs were mounted on, sorted.
 	points []string
 	reused bool
+	// met is true of a builder that could have met others: it may have passed the directory on.
+	met bool
 }
 
 // chrootDir is where the directory of a derivation's builder is, as upstream's.
@@ -67,10 +69,11 @@ func (c *chroot) fill() error {
 	if err := os.MkdirAll(c.inner, 0o755); err != nil {
 		return err
 	}
-	for _, dir := range []string{c.tmp, c.mount} {
-		if err := unix.Mkdir(dir, 0o700); err != nil {
-			return fmt.Errorf("cannot create %s: %w", quotedPath(dir), err)
-		}
+	if err := unix.Mkdir(c.mount, 0o700); err != nil {
+		return fmt.Errorf("cannot create %s: %w", quotedPath(c.mount), err)
+	}
+	if err := c.makeTmp(); err != nil {
+		return err
 	}
 	if c.gid >= 0 {
 		if err := unix.Chown(c.inner, 0, c.gid); err != nil {
@@ -78,16 +81,21 @@ func (c *chroot) fill() error {
 		}
 	}
 	// After the owner: changing that may clear bits.
-	for dir, mode := range c.modes() {
-		if err := unix.Chmod(dir, mode); err != nil {
-			return fmt.Errorf("cannot change mode of %s: %w", quotedPath(dir), err)
-		}
+	if err := unix.Chmod(c.inner, innerMode); err != nil {
+		return fmt.Errorf("cannot change mode of %s: %w", quotedPath(c.inner), err)
 	}
 	return nil
 }
 
-// modes are those of what the builder sees.
-func (c *chroot) modes() map[string]uint32 { return map[string]uint32{c.inner: 0o1775, c.tmp: 0o1777} }
+// innerMode is the mode of the store that a builder sees.
+const innerMode = 0o1775
+
+func (c *chroot) makeTmp() error {
+	if err := unix.Mkdir(c.tmp, 0o700); err != nil {
+		return fmt.Errorf("cannot create %s: %w", quotedPath(c.tmp), err)
+	}
+	return unix.Chmod(c.tmp, 0o1777)
+}
 
 // path is where a store path of the builder's is.
 func (c *chroot) path(p storepath.Path) string { return c.inner + "/" + p.Base() }
@@ -125,7 +133,10 @@ func (a *attempt) renewChroot() (err error) {
 	if err := a.chroot.close(); err != nil {
 		return err
 	}
-	a.chroot, err = makeChroot(a.store, a.j.drvPath, a.chroot.gid)
+	met := a.chroot.met
+	if a.chroot, err = makeChroot(a.store, a.j.drvPath, a.chroot.gid); err == nil {
+		a.chroot.met = met
+	}
 	return err
 }
 
@@ -151,7 +162,7 @@ func (a *attempt) removeChroot(ok bool) {
 		}
 	}
 	// Whoever owns its namespaces could have unmounted what hid the rest.
-	if !ok || a.stuck || a.usesUIDRange() || a.chroot.tidy(a.inputs) != nil || !a.chroots.give(a.chroot) {
+	if !ok || a.stuck || a.usesUIDRange() || a.chroot.met || a.chroot.tidy(a.inputs) != nil || !a.chroots.give(a.chroot) {
 		a.complain("remove root of builder", a.chroot.close())
 	}
 	a.chroot = nil

@@ -20,6 +20,10 @@ import (
 // of inputs to be mounted on, and to delete them, takes a disk file system ten times as long as to mount the inputs;
 // and the next builder mostly needs nearly the same. Idle ones are where no collector and no builder can reach them, and
 // gone soon after the last build.
+//
+// A descriptor of such a directory that a builder has passed on would be a way into the next builder's store. So only
+// those are kept whose builder could meet nobody: it had no network, where abstract sockets are, and saw nothing of the
+// host in which there could be a socket.
 type chrootPool struct {
 	store *localstore.Store
 	most  int // idle ones
@@ -163,11 +167,14 @@ func (c *chroot) adapt(inputs []storepath.Path) error {
 // tidy leaves of what a builder has had only what its inputs were mounted on: that was out of its reach, since the
 // mounts were there before it. What it may have done to the directories themselves, as their owner, makes them unfit.
 func (c *chroot) tidy(inputs []storepath.Path) error {
-	if err := c.keepOnly(c.tmp, nil); err != nil {
+	if err := removeTree(c.store, c.tmp); err != nil {
+		return err
+	}
+	if err := c.makeTmp(); err != nil {
 		return err
 	}
 	c.points = c.points[:0]
-	if err := c.keepOnly(c.inner, inputs); err != nil {
+	if err := c.keepOnly(inputs); err != nil {
 		return err
 	}
 	slices.Sort(c.points)
@@ -175,16 +182,12 @@ func (c *chroot) tidy(inputs []storepath.Path) error {
 	if err != nil {
 		return err
 	}
-	for dir, mode := range c.modes() {
-		if err := asMade(dir, mode, flags); err != nil {
-			return err
-		}
-	}
-	return nil
+	return asMade(c.inner, innerMode, flags)
 }
 
-func (c *chroot) keepOnly(dir string, inputs []storepath.Path) error {
-	f, err := os.Open(dir)
+// keepOnly deletes from the builder's store what is no mount point of an input.
+func (c *chroot) keepOnly(inputs []storepath.Path) error {
+	f, err := os.Open(c.inner)
 	if err != nil {
 		return err
 	}
@@ -196,7 +199,7 @@ func (c *chroot) keepOnly(dir string, inputs []storepath.Path) error {
 		// A link is no mount: it is made anew each time.
 		if (e.IsDir() || e.Type().IsRegular()) && isInput(inputs, e.Name()) {
 			c.points = append(c.points, e.Name())
-		} else if err := removeTree(c.store, dir+"/"+e.Name()); err != nil {
+		} else if err := removeTree(c.store, c.inner+"/"+e.Name()); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package build
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/settings"
 )
 
 func TestDifference(t *testing.T) {
@@ -36,6 +39,25 @@ func TestDifference(t *testing.T) {
 	}
 }
 
+// alone shows builders nothing of the host but a few programs, so that they can meet nobody.
+func (w *world) alone() {
+	w.Helper()
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		w.Skipf("needs a static shell: %v", err)
+	}
+	if busybox, err = filepath.EvalSymlinks(busybox); err != nil {
+		w.Fatal(err)
+	}
+	w.isolate()
+	w.set(func(s *settings.Settings) {
+		s.SandboxPaths = nil
+		for _, applet := range []string{"cat", "chattr", "chmod", "cp", "grep", "ln", "ls", "mkdir", "sh", "test"} {
+			s.SandboxPaths = append(s.SandboxPaths, settings.SandboxPath{Target: "/bin/" + applet, Source: busybox})
+		}
+	})
+}
+
 // idleChroots are those that are kept: what a build had is given back before it has ended.
 func (w *world) idleChroots() []string {
 	w.Helper()
@@ -49,6 +71,7 @@ func (w *world) idleChroots() []string {
 // TestReusedChroot builds after others: nothing of them shows.
 func TestReusedChroot(t *testing.T) {
 	inIsolation(t, func(t *testing.T, w *world) {
+		w.alone()
 		first, second, both := w.source("first", "1"), w.source("second", "2"), w.source("both", "3")
 		w.mustBuild(w.drv("a", "echo secret > /tmp/secret; mkdir /tmp/d; echo x > /tmp/d/x; echo y > $NIX_STORE/junk; ln -s x $NIX_STORE/l; echo > $out",
 			needs(first, both)))
@@ -72,8 +95,8 @@ func TestReusedChroot(t *testing.T) {
 // TestChangedChroot changes what its owner can change.
 func TestChangedChroot(t *testing.T) {
 	w := newWorld(t)
-	w.isolate()
-	for _, change := range []string{"chmod 700 $NIX_STORE", "chmod 755 /tmp", "chattr +A $NIX_STORE || chmod 700 $NIX_STORE"} {
+	w.alone()
+	for _, change := range []string{"chmod 700 $NIX_STORE", "chattr +A $NIX_STORE || chmod 700 $NIX_STORE"} {
 		w.mustBuild(w.drv("change", "echo > $out; "+change, env("change", change)))
 		if idle := w.idleChroots(); len(idle) != 0 {
 			t.Errorf("%s: %q is kept", change, idle)
@@ -85,7 +108,7 @@ func TestChangedChroot(t *testing.T) {
 // TestInputOfAnotherKind has an input that was a file for the last builder and is a directory now.
 func TestInputOfAnotherKind(t *testing.T) {
 	w := newWorld(t)
-	w.isolate()
+	w.alone()
 	in := w.source("input", "text")
 	w.mustBuild(w.drv("a", "cat "+w.print(in)+" > $out", needs(in)))
 	real := w.store.RealPath(in)
@@ -102,10 +125,36 @@ func TestInputOfAnotherKind(t *testing.T) {
 	w.nothingLeft()
 }
 
+// TestMeetingPlace has builders that could pass a descriptor on: nobody else gets what was theirs.
+func TestMeetingPlace(t *testing.T) {
+	w := newWorld(t)
+	w.alone()
+	w.mustBuild(w.drv("alone", "echo > $out"))
+	if idle := w.idleChroots(); len(idle) != 1 {
+		t.Fatalf("idle %q, want one", idle)
+	}
+	w.mustBuild(w.drv("network", "echo > $out", fixed(storepath.MethodFlat, "\n")))
+	if idle := w.idleChroots(); len(idle) != 0 {
+		t.Errorf("kept after a builder with network: %q", idle)
+	}
+	shared := w.root + "/shared"
+	if err := os.Mkdir(shared, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func(s *settings.Settings) {
+		s.SandboxPaths = append(s.SandboxPaths, settings.SandboxPath{Target: "/shared", Source: shared})
+	})
+	w.mustBuild(w.drv("directory", "echo > $out", func(d *derivation.Derivation) { d.Env["n"] = "1" }))
+	if idle := w.idleChroots(); len(idle) != 0 {
+		t.Errorf("kept after a builder with a shared directory: %q", idle)
+	}
+	w.nothingLeft()
+}
+
 // TestClosedPool keeps nothing.
 func TestClosedPool(t *testing.T) {
 	w := newWorld(t)
-	w.isolate()
+	w.alone()
 	w.mustBuild(w.drv("a", "echo > $out"))
 	if err := w.sched.ended(); err != nil {
 		t.Fatal(err)

@@ -522,7 +522,7 @@ func BenchmarkIsolated(b *testing.B) {
 	for _, inputs := range []int{0, 8, 800} {
 		b.Run(strconv.Itoa(inputs), func(b *testing.B) {
 			w := benchWorld(b, 2)
-			w.isolate()
+			w.alone()
 			var sources []storepath.Path
 			for i := range inputs {
 				sources = append(sources, w.source("s"+strconv.Itoa(i), "text"))

@@ -118,7 +118,27 @@ func (a *attempt) addHost(plan *rootPlan, paths sandboxPaths) error {
 	if err := paths.check(); err != nil {
 		return a.withEmptyLog(err)
 	}
+	a.chroot.met = plan.network || paths.shared(a.tmp.inside, plan)
 	return nil
+}
+
+// shared tells whether something is shown, apart from the store and the build directory, where builders could meet.
+func (s sandboxPaths) shared(buildDir string, plan *rootPlan) bool {
+	for target, p := range s {
+		if target == buildDir || isBelow(p.source, plan.realStoreDir) {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Lstat(p.source, &st) != nil {
+			continue
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG, unix.S_IFLNK, unix.S_IFCHR:
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // withEmptyLog leaves the log that upstream has begun when it finds such an error.
