@@ -29,9 +29,16 @@ func (f *farm) many(prefix string, n int) []storepath.Path {
 	return drvs
 }
 
+// started are the builds that have begun so far, in their order.
+func (f *farm) started() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.order)
+}
+
 // position is the place in the order of starts at which the first build with a prefix stands.
 func (f *farm) position(prefix string) int {
-	return slices.IndexFunc(f.order, func(name string) bool { return strings.HasPrefix(name, prefix) })
+	return slices.IndexFunc(f.started(), func(name string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // TestLatecomerIsSoonServed lets a user with 500 derivations fill all slots before another comes with one. That one
@@ -44,7 +51,7 @@ func TestLatecomerIsSoonServed(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			a := f.request(ctx, f.session("alice", 1, 16), f.many("alice", 500)...)
 			time.Sleep(2500 * time.Millisecond) // of the farm's clock: every build takes one second
-			came, running := time.Now(), len(f.order)
+			came, running := time.Now(), len(f.started())
 			b := f.request(context.Background(), f.session("bob", 2, 16), f.drv("bob"))
 			if err := <-b; err != nil {
 				t.Error(err)
@@ -73,15 +80,15 @@ func TestFairnessIsBetweenUsers(t *testing.T) {
 		}
 		waits = append(waits, f.request(context.Background(), f.session("bob", 99, 4), f.many("bob", 20)...))
 		time.Sleep(20500 * time.Millisecond)
-		bob := 0
-		for _, name := range f.order {
+		bob, started := 0, f.started()
+		for _, name := range started {
 			if strings.HasPrefix(name, "bob") {
 				bob++
 			}
 		}
 		// Two slots, twenty seconds: half of forty, give or take how it began.
 		if bob < 18 || bob > 20 {
-			t.Errorf("bob got %d of %d slots", bob, len(f.order))
+			t.Errorf("bob got %d of %d slots", bob, len(started))
 		}
 		for _, done := range waits {
 			if err := <-done; err != nil {
