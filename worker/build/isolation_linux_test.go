@@ -208,6 +208,37 @@ func TestIsolatedCheckAndRepair(t *testing.T) {
 	})
 }
 
+// TestIsolatedRepairOfOneOutput damages one output of two that name each other: in the sandbox both are made under
+// their own names, but only the damaged one is replaced.
+func TestIsolatedRepairOfOneOutput(t *testing.T) {
+	inIsolation(t, func(t *testing.T, w *world) {
+		drv := w.drv("two", "echo out $dev > $out; echo dev $dev > $dev", outputs("dev"))
+		w.mustBuild(drv)
+		out, dev := w.out(drv, "out"), w.out(drv, "dev")
+		before, err := os.Stat(w.store.RealPath(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		damage(t, w.store.RealPath(dev))
+		if res := w.buildMode(drv, derivation.BuildRepair); !res.Status.Success() {
+			t.Errorf("repair: %+v", res)
+		}
+		if got, want := w.read(dev), "dev "+w.print(dev)+"\n"; got != want {
+			t.Errorf("repaired output has %q, want %q", got, want)
+		}
+		if after, err := os.Stat(w.store.RealPath(out)); err != nil || !os.SameFile(before, after) {
+			t.Errorf("the good output was replaced: %v", err)
+		}
+		// The one that is gone is made again, too.
+		if err := os.Remove(w.store.RealPath(dev)); err != nil {
+			t.Fatal(err)
+		}
+		if res := w.buildMode(drv, derivation.BuildRepair); !res.Status.Success() || w.read(dev) != "dev "+w.print(dev)+"\n" {
+			t.Errorf("repair of what is gone: %+v", res)
+		}
+	})
+}
+
 func damage(t *testing.T, file string) {
 	t.Helper()
 	if err := os.Chmod(file, 0o644); err != nil {
