@@ -98,12 +98,16 @@ func renderUint[T ~uint | ~uint32 | ~uint64](v T) string { return strconv.Format
 
 func parseSigned[T ~int64](name, value string) (T, error) {
 	digits, negative := strings.CutPrefix(value, "-")
-	n, err := ParseInteger(digits, 63)
-	if err != nil || negative && strings.HasPrefix(digits, "+") {
+	n, err := ParseInteger(digits, 64)
+	limit := uint64(math.MaxInt64)
+	if negative {
+		limit++
+	}
+	if err != nil || negative && strings.HasPrefix(digits, "+") || n > limit {
 		return 0, usagef("setting '%s' has invalid value '%s'", name, value)
 	}
 	if negative {
-		return -T(n), nil
+		n = -n
 	}
 	return T(n), nil
 }
