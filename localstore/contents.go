@@ -50,6 +50,13 @@ func (s *Store) dump(ctx context.Context, h *handle, p storepath.Path, w io.Writ
 // DumpFile writes the archive of any tree on disk, such as a builder's output. Links are not followed, except in the
 // path of the directory that holds it.
 func (s *Store) DumpFile(ctx context.Context, realPath string, w io.Writer) error {
+	return s.at(realPath, func(_ *handle, dir *fstree.Dir, name string) error {
+		return dir.Dump(ctx, name, w, fstree.DumpOptions{CaseHack: s.opts.CaseHack})
+	})
+}
+
+// at opens the directory that holds a place on disk for as long as do works there.
+func (s *Store) at(realPath string, do func(h *handle, dir *fstree.Dir, name string) error) error {
 	h := s.acquire()
 	defer h.release()
 	dir, name, closeDir, err := h.split(realPath)
@@ -57,20 +64,27 @@ func (s *Store) DumpFile(ctx context.Context, realPath string, w io.Writer) erro
 		return err
 	}
 	defer closeDir()
-	return dir.Dump(ctx, name, w, fstree.DumpOptions{CaseHack: s.opts.CaseHack})
+	return do(h, dir, name)
+}
+
+// between is at for two places.
+func (s *Store) between(from, to string, do func(h *handle, fromDir *fstree.Dir, fromName string, toDir *fstree.Dir, toName string) error) error {
+	return s.at(from, func(h *handle, fromDir *fstree.Dir, fromName string) error {
+		toDir, toName, closeTo, err := h.split(to)
+		if err != nil {
+			return err
+		}
+		defer closeTo()
+		return do(h, fromDir, fromName, toDir, toName)
+	})
 }
 
 // Restore makes the tree of an archive at a place where nothing is yet, with canonical metadata.
 func (s *Store) Restore(ctx context.Context, realPath string, nar io.Reader) error {
-	h := s.acquire()
-	defer h.release()
-	dir, name, closeDir, err := h.split(realPath)
-	if err != nil {
+	return s.at(realPath, func(h *handle, dir *fstree.Dir, name string) error {
+		_, err := dir.Restore(name, ctxReader(ctx, nar), nil, s.restoreOptions(h))
 		return err
-	}
-	defer closeDir()
-	_, err = dir.Restore(name, ctxReader(ctx, nar), nil, s.restoreOptions(h))
-	return err
+	})
 }
 
 func (s *Store) restoreOptions(h *handle) fstree.RestoreOptions {
@@ -84,66 +98,44 @@ func (s *Store) restoreOptions(h *handle) fstree.RestoreOptions {
 
 // Canonicalise gives a tree that a builder left behind the metadata of store objects.
 func (s *Store) Canonicalise(ctx context.Context, realPath string, o CanonicaliseOptions) error {
-	h := s.acquire()
-	defer h.release()
-	dir, name, closeDir, err := h.split(realPath)
-	if err != nil {
-		return err
-	}
-	defer closeDir()
-	return dir.Canonicalise(ctx, name, fstree.CanonicaliseOptions{
-		Owner: o.Owner, Seen: o.Seen, IgnoredACLs: s.opts.IgnoredACLs,
+	return s.at(realPath, func(_ *handle, dir *fstree.Dir, name string) error {
+		return dir.Canonicalise(ctx, name, fstree.CanonicaliseOptions{
+			Owner: o.Owner, Seen: o.Seen, IgnoredACLs: s.opts.IgnoredACLs,
+		})
 	})
 }
 
 // Move renames a tree, such as a builder's output, to a name in the same file system that must be free.
 func (s *Store) Move(from, to string) error {
-	h := s.acquire()
-	defer h.release()
-	fromDir, fromName, closeFrom, err := h.split(from)
-	if err != nil {
-		return err
-	}
-	defer closeFrom()
-	toDir, toName, closeTo, err := h.split(to)
-	if err != nil {
-		return err
-	}
-	defer closeTo()
-	return fromDir.Move(fromName, toDir, toName)
+	return s.between(from, to, func(_ *handle, fromDir *fstree.Dir, fromName string, toDir *fstree.Dir, toName string) error {
+		return fromDir.Move(fromName, toDir, toName)
+	})
 }
 
 // Replace renames a tree to a name in the same file system that may be taken: then what is there takes the tree's old
 // name, in one step where the system can do that, and swapped is true. It is for repairing what is valid. Its row is an
 // old one, so that nobody would verify the new contents after a power cut: everything is synced first.
 func (s *Store) Replace(from, to string) (swapped bool, err error) {
-	h := s.acquire()
-	defer h.release()
-	fromDir, fromName, closeFrom, err := h.split(from)
-	if err != nil {
-		return false, err
-	}
-	defer closeFrom()
-	toDir, toName, closeTo, err := h.split(to)
-	if err != nil {
-		return false, err
-	}
-	defer closeTo()
-	if swapped, err = toDir.Exists(toName); err != nil {
-		return false, err
-	}
-	if !swapped {
-		return false, fromDir.Move(fromName, toDir, toName)
-	}
-	if s.opts.tracksDurability() || s.opts.FsyncStorePaths {
-		if err := fromDir.SyncFS(); err != nil {
-			return false, err
+	err = s.between(from, to, func(_ *handle, fromDir *fstree.Dir, fromName string, toDir *fstree.Dir, toName string) error {
+		taken, err := toDir.Exists(toName)
+		if err != nil {
+			return err
 		}
-	}
-	if err := fromDir.Exchange(fromName, toDir, toName); err != nil {
-		return false, err
-	}
-	return true, s.step("replaced")
+		if !taken {
+			return fromDir.Move(fromName, toDir, toName)
+		}
+		if s.opts.tracksDurability() || s.opts.FsyncStorePaths {
+			if err := fromDir.SyncFS(); err != nil {
+				return err
+			}
+		}
+		if err := fromDir.Exchange(fromName, toDir, toName); err != nil {
+			return err
+		}
+		swapped = true
+		return s.step("replaced")
+	})
+	return swapped, err
 }
 
 // hashTree gives the SHA-256 of a path's archive and the archive's size.

@@ -166,15 +166,7 @@ func textList(v njson.Value) ([]string, error) {
 func (p *optionsParser) env(o *Options, env map[string]string) error {
 	from := envAttributes(env)
 	checks := &OutputChecks{IgnoreSelfRefs: true}
-	for _, refs := range []struct {
-		into *[]Ref
-		name string
-	}{
-		{&checks.AllowedReferences, "allowedReferences"},
-		{&checks.DisallowedReferences, "disallowedReferences"},
-		{&checks.AllowedRequisites, "allowedRequisites"},
-		{&checks.DisallowedRequisites, "disallowedRequisites"},
-	} {
+	for _, refs := range checks.refLists() {
 		texts, err := from.set(refs.name)
 		if err != nil {
 			return err
@@ -188,6 +180,21 @@ func (p *optionsParser) env(o *Options, env map[string]string) error {
 	}
 	o.ExportReferencesGraph, err = p.envGraphs(env["exportReferencesGraph"])
 	return err
+}
+
+// refList is one of the lists of references in an output's checks.
+type refList struct {
+	into *[]Ref
+	name string
+}
+
+func (c *OutputChecks) refLists() []refList {
+	return []refList{
+		{&c.AllowedReferences, "allowedReferences"},
+		{&c.DisallowedReferences, "disallowedReferences"},
+		{&c.AllowedRequisites, "allowedRequisites"},
+		{&c.DisallowedRequisites, "disallowedRequisites"},
+	}
 }
 
 func (p *optionsParser) envGraphs(text string) (map[string][]SingleDerivedPath, error) {
@@ -313,15 +320,7 @@ func (p *optionsParser) checks(output string, v njson.Value) (OutputChecks, erro
 			*limit.into, err = sizeLimit(v, limit.name)
 		}
 	}
-	for _, refs := range []struct {
-		into *[]Ref
-		name string
-	}{
-		{&checks.AllowedReferences, "allowedReferences"},
-		{&checks.DisallowedReferences, "disallowedReferences"},
-		{&checks.AllowedRequisites, "allowedRequisites"},
-		{&checks.DisallowedRequisites, "disallowedRequisites"},
-	} {
+	for _, refs := range checks.refLists() {
 		list, present := v.Get(refs.name)
 		if err != nil || !present {
 			continue
