@@ -202,21 +202,24 @@ func validPaths(b *bench) (float64, error) {
 	return float64(len(valid)), err
 }
 
-func importBatch(b *bench) (float64, error) {
-	additions, _, err := tinies(b, b.n(20000), 1)
-	if err != nil {
-		return 0, err
+// imports makes what importBatch and importSingly send.
+func imports(count int) func(*bench) error {
+	return func(b *bench) error {
+		additions, _, err := tinies(b, b.n(count), 1)
+		b.state = additions
+		return err
 	}
+}
+
+func importBatch(b *bench) (float64, error) {
+	additions := b.state.([]client.Addition)
 	c := b.pool(1, 1)
 	defer c.Close()
 	return float64(len(additions)), c.AddMultiple(b.ctx, false, true, additions)
 }
 
 func importSingly(b *bench) (float64, error) {
-	additions, _, err := tinies(b, b.n(3000), 1)
-	if err != nil {
-		return 0, err
-	}
+	additions := b.state.([]client.Addition)
 	c := b.pool(1, 1)
 	defer c.Close()
 	for _, a := range additions {
