@@ -21,6 +21,7 @@ import (
 
 // daemon is one that runs on a scratch store.
 type daemon struct {
+	config  *config
 	dir     string
 	cmd     *exec.Cmd
 	env     []string
@@ -30,32 +31,32 @@ type daemon struct {
 }
 
 // start runs a daemon on a fresh store and waits for its first answer.
-func start(ctx context.Context, scratch *scratch, binary string) (*daemon, error) {
+func start(ctx context.Context, scratch *scratch, binary string, c *config) (*daemon, error) {
 	dir, err := os.MkdirTemp(scratch.dir, "")
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
 	d := &daemon{dir: dir}
-	if err := d.launch(ctx, binary); err != nil {
+	if err := d.launch(ctx, binary, c); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-const configuration = `sandbox = false
-build-users-group =
-substituters =
-trusted-users = *
-max-jobs = 2
-`
-
-func (d *daemon) launch(ctx context.Context, binary string) error {
-	d.binary = binary
+func (d *daemon) launch(ctx context.Context, binary string, c *config) error {
+	d.binary, d.config = binary, c
 	// Without a state directory upstream takes another daemon to be the store: itself.
 	for _, sub := range []string{"etc", "home", "var"} {
 		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o755); err != nil {
 			return err
 		}
+	}
+	configuration, err := c.text()
+	if err != nil {
+		return err
 	}
 	if err := os.WriteFile(filepath.Join(d.dir, "etc/nix.conf"), []byte(configuration), 0o644); err != nil {
 		return err
@@ -81,7 +82,9 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	d.logged = log
-	d.cmd = exec.Command(d.binary, "--daemon")
+	if d.cmd, err = d.config.command(d.dir, d.binary); err != nil {
+		return err
+	}
 	d.cmd.Env, d.cmd.Stderr, d.cmd.Stdout = d.env, log, log
 	begin := time.Now()
 	if err := d.cmd.Start(); err != nil {
@@ -130,7 +133,20 @@ func (d *daemon) awaitAnswer(ctx context.Context) error {
 }
 
 func (d *daemon) options() client.Options {
-	return client.Options{Dial: client.Unix(d.socket()), Dir: storepath.Dir(d.storeDir())}
+	return client.Options{Dial: patient(client.Unix(d.socket())), Dir: storepath.Dir(d.storeDir())}
+}
+
+// patient tries again while a daemon has more connections waiting than it lets wait: old ones take five.
+func patient(dial func(context.Context) (io.ReadWriteCloser, error)) func(context.Context) (io.ReadWriteCloser, error) {
+	return func(ctx context.Context) (io.ReadWriteCloser, error) {
+		for {
+			conn, err := dial(ctx)
+			if !errors.Is(err, syscall.EAGAIN) || ctx.Err() != nil {
+				return conn, err
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
 }
 
 // pool opens a pool of at most n connections with so many build slots.

@@ -21,8 +21,12 @@ type scratch struct {
 
 // newScratch looks for a client beside the daemons.
 func newScratch(daemons []string) (*scratch, error) {
-	dir, err := os.MkdirTemp("", "nixbench")
+	dir, err := os.MkdirTemp(scratchParent(), "nixbench")
 	if err != nil {
+		return nil, err
+	}
+	// Build users have to reach their stores.
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
 	s := &scratch{dir: dir}
@@ -34,6 +38,16 @@ func newScratch(daemons []string) (*scratch, error) {
 		}
 	}
 	return s, nil
+}
+
+// scratchParent is where root's daemons accept build directories of build users: not below a directory that
+// everybody can write to.
+func scratchParent() string {
+	const dir = "/var/cache"
+	if os.Getenv("TMPDIR") == "" && os.Geteuid() == 0 {
+		return dir
+	}
+	return ""
 }
 
 func (s *scratch) remove() {

@@ -12,6 +12,8 @@ type workload struct {
 	lessIsBetter bool
 	// needsClient: there must be programs of an upstream client.
 	needsClient bool
+	// configure changes how the daemon is set up: builds are neither isolated nor run as others if it is nil.
+	configure func(*config)
 	// prepare fills the store; it is not timed. Nil: nothing to do.
 	prepare func(*bench) error
 	// run does the work. Its result is how many operations it was.
@@ -35,7 +37,11 @@ func (b *bench) n(count int) int { return max(1, count/b.scale) }
 
 // once starts a daemon, prepares its store, and times the work.
 func once(ctx context.Context, w workload, scratch *scratch, binary string, o options) (result, error) {
-	d, err := start(ctx, scratch, binary)
+	var c config
+	if w.configure != nil {
+		w.configure(&c)
+	}
+	d, err := start(ctx, scratch, binary, &c)
 	if err != nil {
 		return result{}, err
 	}
