@@ -106,45 +106,72 @@ func TestDivertedStore(t *testing.T) {
 	}
 }
 
-// TestIsolatedSoak builds again and again: nothing adds up.
+// TestIsolatedSoak makes 5,000 builds, most of them in one request and the others request by request, with failures and
+// processes left behind among them: nothing hangs and nothing adds up.
 func TestIsolatedSoak(t *testing.T) {
-	rounds := 10
+	rounds, together := 50, 4000
 	if testing.Short() {
-		rounds = 2
+		rounds, together = 2, 40
 	}
 	w := newWorld(t)
 	w.isolate()
-	w.set(func(s *settings.Settings) { s.KeepGoing = true })
-	round := func(i int) {
+	w.set(func(s *settings.Settings) { s.KeepGoing, s.MaxJobs = true, 8 })
+	round := func(name string, builds int) {
 		var paths []derivation.DerivedPath
-		for j := range 20 {
+		for j := range builds {
 			script := "echo > $out"
 			if j%7 == 0 {
 				script = "sleep 1000 & exit 1"
 			}
-			paths = append(paths, built(w.drv("s"+strconv.Itoa(i)+"-"+strconv.Itoa(j), script)))
+			paths = append(paths, built(w.drv("s"+name+"-"+strconv.Itoa(j), script)))
 		}
 		results, err := w.sched.BuildPathsWithResults(w.ctx, w.sess, paths, derivation.BuildNormal)
 		if err != nil || len(results) != len(paths) {
 			t.Fatalf("%d results, %v", len(results), err)
 		}
+		for j, r := range results {
+			if want := j%7 != 0; r.Status.Success() != want {
+				t.Fatalf("build %d of %s: %s %s", j, name, r.Status, r.ErrorMsg)
+			}
+		}
 	}
-	round(0)
+	round("first", 20)
 	mounts, descriptors, goroutines := countLines(t, "/proc/self/mountinfo"), countFiles(t, "/proc/self/fd"), runtime.NumGoroutine()
+	round("together", together)
 	for i := range rounds {
-		round(i + 1)
+		round(strconv.Itoa(i), 20)
 	}
 	if now := countLines(t, "/proc/self/mountinfo"); now > mounts {
 		t.Errorf("%d mounts, before %d", now, mounts)
 	}
 	// The database and the runtime open a few more when they are busy.
-	if now := countFiles(t, "/proc/self/fd"); now > descriptors+10 {
+	if now := countFiles(t, "/proc/self/fd"); now > descriptors+20 {
 		t.Errorf("%d descriptors, before %d", now, descriptors)
 	}
-	if now := runtime.NumGoroutine(); now > goroutines+10 {
+	if now := runtime.NumGoroutine(); now > goroutines+20 {
 		t.Errorf("%d goroutines, before %d", now, goroutines)
 	}
+	if left := children(t); left != "" {
+		t.Errorf("children are left: %s", left)
+	}
 	w.nothingLeft()
+}
+
+// children are the ids of the processes that any thread of this one has forked.
+func children(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		// A thread may have ended since.
+		if text, err := os.ReadFile(file); err == nil {
+			all.Write(text)
+		}
+	}
+	return all.String()
 }
 
 func countLines(t *testing.T, file string) int {
