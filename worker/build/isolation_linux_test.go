@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -521,7 +522,7 @@ func TestNoNamespaces(t *testing.T) {
 		lack(sandbox.Support{UserNamespaces: refused})(&w.options)
 		w.sched = New(w.options)
 		out := w.mustBuild(w.drv("who", "id -u > $out; id -g >> $out; grep nixbld /etc/passwd >> $out"))
-		if got, want := w.read(out), "39871\n39870\nnixbld:x:39871:39870:Nix build user:/build:/noshell\n"; got != want {
+		if got, want := w.read(out), fmt.Sprintf("%[1]d\n%[2]d\nnixbld:x:%[1]d:%[2]d:Nix build user:/build:/noshell\n", firstTestUID, testGID); got != want {
 			t.Errorf("builder's identity %q, want %q", got, want)
 		}
 	})

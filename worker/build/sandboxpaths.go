@@ -108,7 +108,8 @@ func (a *attempt) addHost(plan *rootPlan, paths sandboxPaths) error {
 	}
 	if !plan.shows("/dev") {
 		for _, node := range a.devices() {
-			paths.setDefault(node, hostPath{source: node, follow: true})
+			// Read-only is the file, its mode for one, not what is written to the device. A builder of root's may own it.
+			paths.setDefault(node, hostPath{source: node, follow: true, readOnly: true})
 		}
 	}
 	if exists("/dev/shm") {

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,10 +18,12 @@ import (
 // testUsers are accounts that need not exist on the machine.
 type testUsers struct{ names []string }
 
-const (
-	firstTestUID = 39871
-	testGID      = 39870
-)
+// firstTestUID begins the ids of this test process. Builds end all processes of their user, so that test processes that
+// run at once must not share one; and no real account is near.
+var firstTestUID = 1_700_000_000 + uint32(os.Getpid()%100_000)*1000
+
+// testGID is the group of all of them.
+var testGID = firstTestUID + 999
 
 func (u testUsers) Group(context.Context, string) (buildusers.Group, error) {
 	return buildusers.Group{Name: "builders", GID: testGID, Members: u.names}, nil
@@ -77,7 +80,7 @@ func newUserWorldWith(t *testing.T, change func(*Options), names ...string) *wor
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chown(w.root+"/store", 0, testGID); err != nil {
+	if err := os.Chown(w.root+"/store", 0, int(testGID)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(w.root+"/store", 0o775|os.ModeSticky); err != nil {
@@ -89,7 +92,7 @@ func newUserWorldWith(t *testing.T, change func(*Options), names ...string) *wor
 func TestBuildUser(t *testing.T) {
 	w := newUserWorld(t, "one")
 	out := w.mustBuild(w.drv("whoami", "mkdir $out; id -u > $out/id; id -G >> $out/id; stat -c '%u %a' . >> $out/id; ls -ldn .. >/dev/null"))
-	if got, want := w.read(out, "id"), "39871\n39870\n39871 700\n"; got != want {
+	if got, want := w.read(out, "id"), fmt.Sprintf("%[1]d\n%[2]d\n%[1]d 700\n", firstTestUID, testGID); got != want {
 		t.Errorf("builder's identity %q, want %q", got, want)
 	}
 	st, err := os.Stat(w.store.RealPath(out) + "/id")
@@ -160,7 +163,7 @@ func TestWaitForBuildUser(t *testing.T) {
 	if err := os.Chmod(fifo, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	first, second := w.drv("first", "cat "+fifo+" > $out"), w.drv("second", "echo > $out")
+	first, second := w.drv("first", "read x < "+fifo+"; echo > $out"), w.drv("second", "read x < "+fifo+"; echo > $out")
 	done := make(chan error, 1)
 	go func() {
 		done <- w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(first), built(second)}, derivation.BuildNormal)
@@ -170,11 +173,15 @@ func TestWaitForBuildUser(t *testing.T) {
 	if text != "waiting for a free build user ID for '"+w.print(second)+"'" && text != "waiting for a free build user ID for '"+w.print(first)+"'" {
 		t.Errorf("text %q", text)
 	}
-	pipe, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	// Opened for reading, too, it keeps what the second has not read yet.
+	pipe, err := os.OpenFile(fifo, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pipe.Close()
+	defer pipe.Close()
+	if _, err := pipe.WriteString("\n\n"); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -200,7 +207,7 @@ func TestDiffHookUser(t *testing.T) {
 	if res := w.buildMode(random, derivation.BuildCheck); res.Status != derivation.StatusNotDeterministic || !res.IsNonDeterministic {
 		t.Errorf("result %+v", res)
 	}
-	want := "hook of " + itoa(firstTestUID) + " " + itoa(testGID) + " in /"
+	want := "hook of " + itoa(int(firstTestUID)) + " " + itoa(int(testGID)) + " in /"
 	if got := w.log.logged(); !strings.Contains(got, want) || strings.Contains(got, "diff hook execution failed") {
 		t.Errorf("logged %q, want %q", got, want)
 	}
