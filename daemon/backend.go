@@ -84,6 +84,7 @@ func (b *local) buildAndCollect() error {
 		return err
 	}
 	b.scheduler = build.New(build.Options{
+		Timed:   b.logTiming,
 		Cgroups: cgroups,
 		Store:   b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
 		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
@@ -97,6 +98,11 @@ func (b *local) buildAndCollect() error {
 		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure,
 	})}
 	return nil
+}
+
+// logTiming notes how long the parts of a build took, for whoever looks for where the time goes.
+func (b *local) logTiming(drvPath storepath.Path, t build.Timing) {
+	b.log.Debug().Str("drv", drvPath.Base()).Dur("setup", t.Setup).Dur("run", t.Run).Dur("finish", t.Finish).Msg("built")
 }
 
 // close waits for what still runs, then closes the store.

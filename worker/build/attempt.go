@@ -50,6 +50,7 @@ type attempt struct {
 
 	activity activity.ID
 	out      outcome
+	clock    stopwatch
 
 	// madePaths are what the build has made, sorted.
 	madePaths []storepath.Path
@@ -66,12 +67,14 @@ type output struct {
 
 func (b *builder) run(s *Scheduler, j *job) outcome {
 	a := &attempt{builder: b, s: s, j: j, ctx: j.ctx, set: j.settings, drv: j.drv, external: externalBuilder(j.settings, j.drv.Platform)}
+	a.clock.slot = time.Now()
 	err := a.build()
 	// Whatever ends a build early, nobody is left to hear of it once the job was given up.
 	if a.ctx.Err() != nil && err != nil {
 		err = context.Cause(a.ctx)
 	}
 	a.finish(err == nil)
+	a.clock.report(a.o.Timed, j.drvPath)
 	if err != nil {
 		f := failed(err)
 		f.builder = a.out.builder

@@ -14,8 +14,8 @@ import (
 )
 
 // benchWorld is quiet and has as many slots as asked for.
-func benchWorld(b *testing.B, jobs int) *world {
-	w := newWorld(b, func(o *Options) { o.MaxTotalJobs = jobs })
+func benchWorld(b *testing.B, jobs int, change ...func(*Options)) *world {
+	w := newWorld(b, append(change, func(o *Options) { o.MaxTotalJobs = jobs })...)
 	w.sess.Log = activity.Discard{}
 	w.set(func(s *settings.Settings) { s.MaxJobs = uint(jobs) })
 	return w

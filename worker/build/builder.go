@@ -48,6 +48,8 @@ type Options struct {
 	// SystemFeatures are those that the machine has for derivations that require them (setting system-features); nil
 	// means what each client's settings say.
 	SystemFeatures []string
+	// Timed is told of each build whose builder has run, at its end and on its goroutine; nil if nobody wants to know.
+	Timed func(drvPath storepath.Path, t Timing)
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }

@@ -110,6 +110,7 @@ func (a *attempt) execute(spec *sandbox.Spec) error {
 	if err != nil {
 		return err
 	}
+	a.clock.exec = time.Now()
 	a.nested.begin(p, spec)
 	// The log's file is made while the builder gets under way: that takes as long as a small build.
 	logFile, err := a.openLog()
@@ -125,6 +126,7 @@ func (a *attempt) execute(spec *sandbox.Spec) error {
 		messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
 	var l limits
 	res, err := a.runProcess(p, startErr, io.MultiWriter(lines, logFile), &l)
+	a.clock.end = time.Now()
 	a.nested.stop()
 	lines.end()
 	if logErr := logFile.Close(); logErr != nil {

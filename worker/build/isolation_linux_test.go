@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -553,7 +554,8 @@ func BenchmarkIsolated(b *testing.B) {
 	const n = 20
 	for _, inputs := range []int{0, 8, 800} {
 		b.Run(strconv.Itoa(inputs), func(b *testing.B) {
-			w := benchWorld(b, 2)
+			var times timings
+			w := benchWorld(b, 2, func(o *Options) { o.Timed = times.note })
 			w.alone()
 			var sources []storepath.Path
 			for i := range inputs {
@@ -573,6 +575,42 @@ func BenchmarkIsolated(b *testing.B) {
 			}
 			b.ReportMetric(used.Seconds()*1000/n/float64(b.N), "cpu-ms/build")
 			b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "builds/s")
+			t := times.mean()
+			b.ReportMetric(float64(t.Setup.Microseconds()), "us-slot-to-exec")
+			b.ReportMetric(float64(t.Run.Microseconds()), "us-running")
+			b.ReportMetric(float64(t.Finish.Microseconds()), "us-exit-to-registered")
 		})
+	}
+}
+
+// timings adds up the times of builds.
+type timings struct {
+	mu    sync.Mutex
+	sum   Timing
+	count time.Duration
+}
+
+func (m *timings) note(_ storepath.Path, t Timing) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sum.Setup, m.sum.Run, m.sum.Finish, m.count = m.sum.Setup+t.Setup, m.sum.Run+t.Run, m.sum.Finish+t.Finish, m.count+1
+}
+
+func (m *timings) mean() Timing {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := max(m.count, 1)
+	return Timing{m.sum.Setup / n, m.sum.Run / n, m.sum.Finish / n}
+}
+
+// TestTimed: each build whose builder has run is told of once, failures too.
+func TestTimed(t *testing.T) {
+	var m timings
+	w := newWorld(t, func(o *Options) { o.Timed = m.note })
+	w.mustBuild(w.drv("good", "echo > $out"))
+	w.build(w.drv("bad", "exit 1"))
+	w.mustBuild(w.drv("good", "echo > $out"))
+	if mean := m.mean(); m.count != 2 || mean.Setup <= 0 || mean.Run <= 0 || mean.Finish <= 0 {
+		t.Errorf("%d builds, on average %+v", m.count, mean)
 	}
 }
