@@ -2,7 +2,7 @@
 # test   everything: formatting, vet, static checks, unit and compatibility tests
 # bench  the daemon beside upstream's, with ratios
 # lint   only what reads the code
-# install  the binary into PREFIX/bin, the service files beside it
+# install  the binary into PREFIX/bin, the service files beside it; SANDBOX_SHELL is a static shell for builders' /bin/sh
 PREFIX ?= /usr/local
 SYSTEMD ?= $(PREFIX)/lib/systemd/system
 ifeq ($(shell uname -s),Darwin)
@@ -35,7 +35,7 @@ bench:
 	contrib/bench/run
 
 install:
-	CGO_ENABLED=0 go build -trimpath -o nix-daemon.new ./daemon/cmd/nix-daemon
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X nixdaemon/daemon/config.sandboxShell=$(SANDBOX_SHELL)' -o nix-daemon.new ./daemon/cmd/nix-daemon
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SERVICES)
 	install -m 755 nix-daemon.new $(DESTDIR)$(PREFIX)/bin/nix-daemon
 	rm -f nix-daemon.new

@@ -10,9 +10,13 @@ import (
 	"nixdaemon/worker/settings"
 )
 
+// sandboxShell is a static shell chosen when the program is linked (make SANDBOX_SHELL=…), for systems that have none at
+// the usual places. As in upstream's packages, it is what builders find as /bin/sh unless sandbox-paths is set.
+var sandboxShell string
+
 func detectPlatform(env *settings.Environment) {
 	env.KVM = unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) == nil
-	env.SandboxShell = firstStatic("/usr/bin/bash-static", "/usr/bin/busybox", "/bin/busybox")
+	env.SandboxShell = firstStatic(sandboxShell, "/usr/bin/bash-static", "/usr/bin/busybox", "/bin/busybox")
 	env.CPULimit = cgroupLimit()
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
