@@ -49,7 +49,7 @@ func NewImage(steps []plan.Step) *Image {
 	size := 0
 	for i := range steps {
 		for _, a := range steps[i].Args {
-			size += blockSize(a.Block)
+			size += argSize(&a)
 		}
 	}
 	// Never grows: addresses into it are taken while it is filled.
@@ -81,6 +81,8 @@ func (m *Image) lay(i int) {
 		switch {
 		case a.Daemon:
 			c.args[n] = uintptr(unsafe.Pointer(m.alive))
+		case a.IsText:
+			c.args[n] = m.putText(a.Text)
 		case a.Block != nil:
 			c.args[n] = m.put(a.Block)
 		default:
@@ -108,6 +110,21 @@ func (m *Image) put(b *plan.Block) uintptr {
 		binary.NativeEndian.PutUint64(m.data[at+p.At:], uint64(m.put(p.To)))
 	}
 	return uintptr(unsafe.Pointer(unsafe.SliceData(m.data))) + uintptr(at)
+}
+
+// putText copies a C string: the memory is zero already.
+func (m *Image) putText(s string) uintptr {
+	at := len(m.data)
+	m.data = m.data[:at+align(len(s)+1)]
+	copy(m.data[at:], s)
+	return uintptr(unsafe.Pointer(unsafe.SliceData(m.data))) + uintptr(at)
+}
+
+func argSize(a *plan.Arg) int {
+	if a.IsText {
+		return align(len(a.Text) + 1)
+	}
+	return blockSize(a.Block)
 }
 
 func blockSize(b *plan.Block) int {

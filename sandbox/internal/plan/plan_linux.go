@@ -72,7 +72,7 @@ type Entry struct {
 
 // Steps are what the child does.
 func Steps(in Input) []Step {
-	p := &planner{in: &in, dirs: map[string]bool{"/": true}, foreign: make(map[string]bool), grouped: make(map[string]bool), hidden: make(map[string]int)}
+	p := &planner{in: &in, steps: make([]Step, 0, stepsAtMost+3*len(in.Entries)), dirs: map[string]bool{"/": true}, foreign: make(map[string]bool), grouped: make(map[string]bool), hidden: make(map[string]int)}
 	p.join()
 	p.namespaces()
 	p.root()
@@ -119,9 +119,14 @@ func Network(userNamespace int) []Step {
 	return p.steps
 }
 
+// stepsAtMost is about how many steps there are without entries, for memory to be taken at once.
+const stepsAtMost = 160
+
 type planner struct {
 	in    *Input
 	steps []Step
+	// args is where the next steps' arguments go.
+	args []Arg
 	// dirs are the directories that exist in the root.
 	dirs map[string]bool
 	// foreign are what is mounted from the host and may hold anything.
@@ -133,7 +138,12 @@ type planner struct {
 }
 
 func (p *planner) add(verb, target, call string, number uintptr, args ...Arg) *Step {
-	p.steps = append(p.steps, Step{Verb: verb, Target: target, Call: call, Number: number, Args: args})
+	if cap(p.args)-len(p.args) < len(args) {
+		p.args = make([]Arg, 0, 1024)
+	}
+	from := len(p.args)
+	p.args = append(p.args, args...)
+	p.steps = append(p.steps, Step{Verb: verb, Target: target, Call: call, Number: number, Args: p.args[from:len(p.args):len(p.args)]})
 	return &p.steps[len(p.steps)-1]
 }
 

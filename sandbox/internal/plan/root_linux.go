@@ -2,7 +2,6 @@ package plan
 
 import (
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"unsafe"
@@ -49,8 +48,8 @@ func (p *planner) group() {
 		case e.Fresh:
 			p.grouped[e.Target] = true
 		case e.Kind == BindDir || e.Kind == BindFile || e.Kind >= Proc:
-			for above := path.Dir(e.Target); above != "/"; above = path.Dir(above) {
-				if !e.ReadOnly || above != path.Dir(e.Target) {
+			for above := parent(e.Target); above != "/"; above = parent(above) {
+				if !e.ReadOnly || above != parent(e.Target) {
 					delete(p.grouped, above)
 				}
 			}
@@ -169,7 +168,7 @@ func (p *planner) dir(target string, mode uint32) {
 }
 
 func (p *planner) dirsAbove(target string) {
-	above := path.Dir(target)
+	above := parent(target)
 	if p.dirs[above] {
 		return
 	}
@@ -186,7 +185,7 @@ func (p *planner) bind(e *Entry, rel string) {
 	} else {
 		p.add("mount", e.Target, "mount", unix.SYS_MOUNT, str(e.Source), str(rel), null, num(unix.MS_BIND|unix.MS_REC), null)
 	}
-	if e.ReadOnly && !p.grouped[path.Dir(e.Target)] {
+	if e.ReadOnly && !p.grouped[parent(e.Target)] {
 		p.readOnly(e.Target, rel)
 	}
 	if !e.Fresh {
@@ -214,7 +213,7 @@ func readOnlyAttr() []byte {
 
 // below tells whether the target lies within what comes from the host.
 func (p *planner) below(target string) bool {
-	for above := path.Dir(target); above != "/"; above = path.Dir(above) {
+	for above := parent(target); above != "/"; above = parent(above) {
 		if p.foreign[above] {
 			return true
 		}
@@ -228,8 +227,8 @@ func (p *planner) guarded(e *Entry) {
 	if e.Kind == File || e.Kind == Link {
 		return
 	}
-	name := path.Base(e.Target)
-	p.enterWithoutLinks(e.Target, path.Dir(e.Target))
+	name := e.Target[strings.LastIndexByte(e.Target, '/')+1:]
+	p.enterWithoutLinks(e.Target, parent(e.Target))
 	if e.Kind == BindFile {
 		p.add("make mount point", e.Target, "mknodat", unix.SYS_MKNODAT, num(unix.AT_FDCWD), str(name), num(unix.S_IFREG|0o644), num(0)).unless(unix.EEXIST)
 	} else {
@@ -265,6 +264,14 @@ func (p *planner) pivot() {
 	// Both are mounted on one another now, and the one on top is the old.
 	p.add("let go of old root", "", "umount2", unix.SYS_UMOUNT2, str("."), num(unix.MNT_DETACH))
 	p.add("enter root", "/", "chdir", unix.SYS_CHDIR, str("/"))
+}
+
+// parent is the directory above a clean path.
+func parent(target string) string {
+	if i := strings.LastIndexByte(target, '/'); i > 0 {
+		return target[:i]
+	}
+	return "/"
 }
 
 func relative(target string) string {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +42,13 @@ const (
 	ResultZero
 )
 
-// Arg is an argument: a number, or the address of a block of memory.
+// Arg is an argument: a number, or the address of a block of memory or of a C string.
 type Arg struct {
 	Value uint64
 	Block *Block
+	// Text is the string if IsText is set. It has no zero byte in it.
+	Text   string
+	IsText bool
 	// Daemon marks the address of the word that tells the daemon of the child's exec or end.
 	Daemon bool
 }
@@ -68,8 +72,7 @@ func num[T ~int | ~uint | ~int32 | ~uint32 | ~uint64 | ~uintptr](v T) Arg {
 // null is a null pointer or an argument that does not matter.
 var null = Arg{}
 
-// str is a C string. One with a zero byte in it is cut off there, so the caller has refused those.
-func str(s string) Arg { return Arg{Block: text(s)} }
+func str(s string) Arg { return Arg{Text: s, IsText: true} }
 
 func text(s string) *Block { return &Block{Bytes: append([]byte(s), 0)} }
 
@@ -125,6 +128,8 @@ func (a Arg) String() string {
 	switch {
 	case a.Daemon:
 		return "&alive"
+	case a.IsText:
+		return strconv.Quote(a.Text)
 	case a.Block == nil:
 		if int64(a.Value) < 0 && int64(a.Value) > -4096 || a.Value < 10 {
 			return fmt.Sprint(int64(a.Value))
