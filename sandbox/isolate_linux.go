@@ -65,7 +65,7 @@ func (i *isolator) fork(f *forker, spec *Spec, files []uintptr) (*started, error
 	if in.Cgroup >= 0 {
 		defer unix.Close(in.Cgroup)
 	}
-	release, err := i.network(f, in)
+	release, err := i.shared(f, in, spec.Isolation.IDs)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +94,18 @@ func openProcs(cgroup *os.File) (int, error) {
 	return procs, nil
 }
 
-// network finds the builder a network namespace. One that the builder shall own is made for it alone.
-func (i *isolator) network(f *forker, in *plan.Input) (release func(), err error) {
-	if in.ShareNetwork || in.Owner {
+// shared finds the builder what others may have after it: a network namespace. Whoever owns its namespaces has nothing
+// that others get, not even its user namespace, since it could set limits there that are for those, too.
+func (i *isolator) shared(f *forker, in *plan.Input, ids *IDMap) (release func(), err error) {
+	if in.Owner {
+		ns, err := makeUserNamespace(f, idMap{in.Outside, in.Inside, ids.Count})
+		if err != nil {
+			return nil, fmt.Errorf("make user namespace: %w", err)
+		}
+		in.UserNamespace = ns
+		return func() { unix.Close(ns) }, nil
+	}
+	if in.ShareNetwork {
 		return func() {}, nil
 	}
 	owner := -1
@@ -187,7 +196,9 @@ func (i *isolator) mapIDs(f *forker, in *plan.Input, ids *IDMap) error {
 		return nil
 	}
 	in.Inside = plan.IDs{UID: ids.UID, GID: ids.GID}
-	in.Owner = ids.Count > 1
+	if in.Owner = ids.Count > 1; in.Owner {
+		return nil
+	}
 	var err error
 	in.UserNamespace, err = i.namespaces.get(f, idMap{in.Outside, in.Inside, ids.Count})
 	return err

@@ -11,9 +11,10 @@ import (
 	"nixdaemon/sandbox/internal/plan"
 )
 
-// userNamespaces keeps one user namespace for each mapping of ids, that is, for each build user. A namespace maps ids
+// userNamespaces keeps one user namespace for each mapping of one id, that is, for each build user. A namespace maps ids
 // and nothing more: a builder enters it without any privilege in it, and none of what a build leaves behind is bound to
-// it but keys, which the system call filter keeps builders away from. The zero value is ready.
+// it but keys, which the system call filter keeps builders away from. One with a range of ids, where the builder is root,
+// is never kept. The zero value is ready.
 type userNamespaces struct {
 	// Guarded by mu.
 	mu   sync.Mutex

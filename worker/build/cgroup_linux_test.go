@@ -149,7 +149,7 @@ func autoWorld(t *testing.T) *world {
 	w := newUserWorld(t, "one")
 	w.set(func(s *settings.Settings) {
 		s.AutoAllocateUIDs = true
-		s.StartID, s.IDCount = 0x34000000, 2*buildusers.SlotSize
+		s.StartID, s.IDCount = firstAutoUID, 2*buildusers.SlotSize
 		s.ExperimentalFeatures |= settings.Features(settings.AutoAllocateUIDs)
 	})
 	return w
@@ -158,12 +158,12 @@ func autoWorld(t *testing.T) *world {
 func TestAutoAllocate(t *testing.T) {
 	w := autoWorld(t)
 	out := w.mustBuild(w.drv("whoami", "{ id -u; id -G; } > $out"))
-	if got := w.read(out); got != "872415232\n39870\n" {
+	if got := w.read(out); got != fmt.Sprintf("%d\n%d\n", firstAutoUID, testGID) {
 		t.Errorf("builder's identity %q", got)
 	}
 	w.isolate()
 	out = w.mustBuild(w.drv("isolated", "{ id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; } > $out"))
-	if got := strings.Join(strings.Fields(w.read(out)), " "); got != "1000 100 1000 872415232 1 100 872415232 1" {
+	if got := strings.Join(strings.Fields(w.read(out)), " "); got != fmt.Sprintf("1000 100 1000 %[1]d 1 100 %[1]d 1", firstAutoUID) {
 		t.Errorf("isolated builder's identity %q", got)
 	}
 	w.set(func(s *settings.Settings) { s.IDCount = 1 })
@@ -201,7 +201,7 @@ func TestUIDRange(t *testing.T) {
 	}
 	w.set(func(s *settings.Settings) {
 		s.AutoAllocateUIDs = true
-		s.StartID, s.IDCount = 0x34000000, buildusers.SlotSize
+		s.StartID, s.IDCount = firstAutoUID, buildusers.SlotSize
 	})
 	if got := w.buildError(w.drv("off", "echo > $out", ranged)); !strings.Contains(got, "experimental Nix feature 'auto-allocate-uids' is disabled") {
 		t.Errorf("without the feature: got %q", got)
@@ -212,21 +212,21 @@ func TestUIDRange(t *testing.T) {
 	}
 	w.set(func(s *settings.Settings) { s.ExperimentalFeatures |= settings.Features(settings.Cgroups) })
 	// What an earlier daemon has left of this user.
-	left := filepath.Join(h.Dir(), "nix-build-uid-872415232")
+	left := filepath.Join(h.Dir(), fmt.Sprintf("nix-build-uid-%d", firstAutoUID))
 	records := w.root + "/var/cgroups"
-	if err := errors.Join(os.MkdirAll(records, 0o755), os.Mkdir(left, 0o755), os.WriteFile(records+"/872415232", []byte(left), 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(records, 0o755), os.Mkdir(left, 0o755), os.WriteFile(records+"/"+fmt.Sprint(firstAutoUID), []byte(left), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	script := "mkdir $out; { id -u; id -g; cat /proc/self/uid_map; cat /proc/self/cgroup | tail -1; } > $out/who; " +
 		"echo > $out/f; chown 7:7 $out/f && stat -c %u $out/f >> $out/who; touch /etc/new /new && echo wrote >> $out/who"
 	out := w.mustBuild(w.drv("range", script, ranged))
-	if got := strings.Join(strings.Fields(w.read(out, "who")), " "); got != "0 0 0 872415232 65536 0::/ 7 wrote" {
+	if got := strings.Join(strings.Fields(w.read(out, "who")), " "); got != fmt.Sprintf("0 0 0 %d 65536 0::/ 7 wrote", firstAutoUID) {
 		t.Errorf("builder's identity %q", got)
 	}
 	if st, err := os.Stat(w.store.RealPath(out) + "/f"); err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
 		t.Errorf("the output's owner: %v, %v", st, err)
 	}
-	if got := w.readFile(records + "/872415232"); got != left {
+	if got := w.readFile(records + "/" + fmt.Sprint(firstAutoUID)); got != left {
 		t.Errorf("record %q", got)
 	}
 	w.nothingLeft()

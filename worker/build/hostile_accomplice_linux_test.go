@@ -116,7 +116,7 @@ func TestHostileAccomplice(t *testing.T) {
 		before := w.state(victims)
 		for i := range 12 {
 			name := fmt.Sprintf("swap%d", i)
-			script := "mkdir -p $out/d; echo content > $out/d/file; " + passing("$NIX_STORE $out")
+			script := "mkdir -p $out/d; for i in 1 2 3 4 5 6 7 8 9; do echo content > $out/file$i; done; " + passing("$NIX_STORE $out")
 			drv := w.drv(name, script, fixed(storepath.MethodNAR, name))
 			stop := make(chan struct{})
 			var swapping sync.WaitGroup
@@ -190,6 +190,7 @@ func (a *accomplice) swap(victims string, stop <-chan struct{}) {
 		default:
 		}
 		unix.Renameat2(out, "d", out, "l", unix.RENAME_EXCHANGE)
+		unix.Renameat2(out, "f", out, fmt.Sprintf("file%d", n%10), unix.RENAME_EXCHANGE)
 		if n%3 == 0 {
 			unix.Renameat2(out, "f", out, "d", unix.RENAME_EXCHANGE)
 		}
@@ -209,7 +210,7 @@ func (w *world) noLeak(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		for _, sub := range []string{"", "/file", "/d/file", "/l/file", "/f", "/d", "/sub/file", "/d/sub/file"} {
+		for _, sub := range []string{"", "/file", "/d/file", "/l/file", "/f", "/d", "/file1", "/file2", "/file3", "/file4", "/file5", "/file6", "/file7", "/file8", "/file9", "/sub/file", "/d/sub/file"} {
 			name := w.root + "/store/" + e.Name() + sub
 			// What is reached through a link is not in the store.
 			if resolved, err := unlinked(name); err != nil || resolved != name {

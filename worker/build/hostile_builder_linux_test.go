@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 		attackFromNamespace()
 	case "nested":
 		attackNested()
+	case "attributes":
+		leaveAttributes(os.Args[1:])
 	case "pass":
 		if err := pass(os.Getenv("SOCKET"), os.Args[1:]); err != nil {
 			fmt.Println("pass descriptors:", err)
@@ -75,7 +77,13 @@ func outside() []escape {
 	list = append(list, processes()...)
 	list = append(list, devices()...)
 	list = append(list, kernel()...)
-	return append(list, setIDs()...)
+	list = append(list, setIDs()...)
+	if os.Getenv("OWNER") != "" {
+		return list
+	}
+	// What would be the end of the world for those who may.
+	return append(list, escape{"unmount", func() error { return unix.Unmount("/proc", unix.MNT_DETACH) }},
+		escape{"pivot", func() error { return unix.PivotRoot("/tmp", "/tmp") }})
 }
 
 func open(name string, flags int) error {
@@ -277,10 +285,14 @@ func kernel() []escape {
 	list := []escape{
 		{"write to the kernel through /proc", writeProc},
 		{"have a sysfs", func() error { return unix.Lstat("/sys/kernel", new(unix.Stat_t)) }},
-		{"mount", func() error { return unix.Mount("none", "/tmp", "tmpfs", 0, "") }},
-		{"unmount", func() error { return unix.Unmount("/proc", unix.MNT_DETACH) }},
-		{"pivot", func() error { return unix.PivotRoot("/tmp", "/tmp") }},
-		{"chroot", func() error { return unix.Chroot("/tmp") }},
+		{"mount", func() error {
+			if err := os.MkdirAll("mnt", 0o700); err != nil {
+				return fmt.Errorf("no way to begin: %w", err)
+			}
+			defer unix.Unmount("mnt", unix.MNT_DETACH)
+			return unix.Mount("none", "mnt", "tmpfs", 0, "")
+		}},
+		{"chroot", func() error { return unix.Chroot("/") }},
 		{"name the machine", func() error { return unix.Sethostname([]byte("taken")) }},
 		{"set the clock", func() error { now := unix.NsecToTimeval(7e9); return unix.Settimeofday(&now) }},
 		{"restart the machine", func() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) }},
@@ -416,19 +428,45 @@ func attackNested() {
 			defer unix.Close(fd)
 			return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY})
 		}},
-		{"make a device", func() error { return unix.Mknod("/tmp/node", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 1))) }},
+		{"make a device", func() error { return unix.Mknod("node", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 1))) }},
 		{"write to the kernel through /proc/sys", func() error { return open("/proc/sys/kernel/core_pattern", unix.O_WRONLY) }},
 		{"trigger sysrq", func() error { return open("/proc/sysrq-trigger", unix.O_WRONLY) }},
 	})
 	// A new procfs shows no more than the old one does.
-	if err := unix.Mount("proc", "/tmp", "proc", 0, ""); err == nil {
+	os.MkdirAll("proc", 0o700)
+	if err := unix.Mount("proc", "proc", "proc", 0, ""); err == nil {
 		attack([]escape{
-			{"write to the kernel through a new /proc", func() error { return open("/tmp/sys/kernel/core_pattern", unix.O_WRONLY) }},
-			{"trigger sysrq through a new /proc", func() error { return open("/tmp/sysrq-trigger", unix.O_WRONLY) }},
+			{"write to the kernel through a new /proc", func() error { return open("proc/sys/kernel/core_pattern", unix.O_WRONLY) }},
+			{"trigger sysrq through a new /proc", func() error { return open("proc/sysrq-trigger", unix.O_WRONLY) }},
 		})
-		unix.Unmount("/tmp", unix.MNT_DETACH)
+		unix.Unmount("proc", unix.MNT_DETACH)
 	}
 	attack(append(reads(), writes(input)...))
+}
+
+// leaveAttributes puts an attribute and an access control list, which lets everybody write, on each file.
+func leaveAttributes(names []string) {
+	// struct posix_acl_xattr_header and entries of linux/posix_acl_xattr.h: owner, group, mask and others, all of rwx.
+	list := []byte{2, 0, 0, 0}
+	for _, tag := range []byte{0x01, 0x04, 0x10, 0x20} {
+		list = append(list, tag, 0, 7, 0, 0xff, 0xff, 0xff, 0xff)
+	}
+	for _, name := range names {
+		if err := unix.Setxattr(name, "user.mark", []byte("x"), 0); err != nil {
+			fmt.Println("attribute:", err)
+			return
+		}
+		if err := unix.Setxattr(name, "system.posix_acl_access", list, 0); err != nil && err != unix.ENOTSUP {
+			fmt.Println("access control list:", err)
+			return
+		}
+		// An output that others can write is rejected for that alone.
+		if err := unix.Chmod(name, 0o755); err != nil {
+			fmt.Println("mode:", err)
+			return
+		}
+	}
+	fmt.Println("set")
 }
 
 // pass opens files and sends their descriptors to whoever listens on a socket, and waits for an answer.

@@ -14,7 +14,7 @@ import (
 	"nixdaemon/worker/settings"
 )
 
-// TestIsolatedHostileOutputs are builders that want the daemon to read or write where they cannot (CVE-2026-39860 and its kin):
+// TestIsolatedHostileOutputs are builders that want the daemon to read or write where they cannot (CVE-2026-39860, GHSA-g3g9-5vj6-r3gj, and its kin):
 // what they leave instead of an output leads to a file of the host.
 func TestIsolatedHostileOutputs(t *testing.T) {
 	tests := []struct{ name, script, want string }{

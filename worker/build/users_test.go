@@ -22,6 +22,9 @@ type testUsers struct{ names []string }
 // run at once must not share one; and no real account is near.
 var firstTestUID = 1_700_000_000 + uint32(os.Getpid()%100_000)*1000
 
+// firstAutoUID begins those that are allocated in slots, for the same reason.
+var firstAutoUID = 0x34000000 + uint32(os.Getpid()%5_000)*2*buildusers.SlotSize
+
 // testGID is the group of all of them.
 var testGID = firstTestUID + 999
 

@@ -139,7 +139,7 @@ func TestFetchCredentials(t *testing.T) {
 	}
 }
 
-// GHSA-6fjr-mq49-mm2c: who serves https must prove who they are, to those in the bundle and nobody else.
+// GHSA-6fjr-mq49-mm2c (CVE-2024-47174): who serves https must prove who they are, to those in the bundle and nobody else.
 func TestFetchTLS(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
 	s.EnableHTTP2 = true

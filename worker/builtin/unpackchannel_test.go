@@ -103,7 +103,7 @@ func TestUnpackChannel(t *testing.T) {
 	}
 }
 
-// What GHSA-gr92-w2r5-qw5p and its like do must fail, and leave the file beside the output alone.
+// What GHSA-gr92-w2r5-qw5p (CVE-2026-44029) and its like do must fail, and leave the file beside the output alone.
 func TestUnpackHostile(t *testing.T) {
 	outside := t.TempDir()
 	victim := filepath.Join(outside, "victim")
