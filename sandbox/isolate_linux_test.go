@@ -183,6 +183,7 @@ func TestIsolatedRange(t *testing.T) {
 
 // TestIsolatedTree: nothing outlives the builder, however it hides.
 func TestIsolatedTree(t *testing.T) {
+	sandboxtest.NeedPrograms(t, "pgrep", "setsid")
 	everybody(t, func(t *testing.T, l *sandbox.Launcher, u *sandbox.User) {
 		marker := "86421.7" + strconv.Itoa(os.Getpid())
 		run(t, l, world(t, l, u, "setsid sleep "+marker+" </dev/null >/dev/null 2>&1 & (sleep "+marker+" & ) & sleep 0.05"))
