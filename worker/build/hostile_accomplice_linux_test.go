@@ -114,13 +114,13 @@ func TestHostileAccomplice(t *testing.T) {
 		friend := w.meet(t)
 		victims := w.victims(t)
 		before := w.state(victims)
-		for i := range 12 {
+		for i := range 16 {
 			name := fmt.Sprintf("swap%d", i)
 			script := "mkdir -p $out/d; for i in 1 2 3 4 5 6 7 8 9; do echo content > $out/file$i; done; " + passing("$NIX_STORE $out")
 			drv := w.drv(name, script, fixed(storepath.MethodNAR, name))
 			stop := make(chan struct{})
 			var swapping sync.WaitGroup
-			swapping.Go(func() { friend.swap(victims, stop) })
+			swapping.Go(func() { friend.swap(victims, i%2 == 1, stop) })
 			// However it ends: what the daemon looks at may be gone the next moment.
 			if _, err := w.sched.BuildPathsWithResults(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal); err != nil {
 				t.Log(err)
@@ -165,8 +165,9 @@ func (w *world) victims(t *testing.T) string {
 	return dir
 }
 
-// swap exchanges names in the store that the builder sees until it is told to stop. It may be too late each time.
-func (a *accomplice) swap(victims string, stop <-chan struct{}) {
+// swap exchanges names in the store that the builder sees until it is told to stop. It may be too late each time. If it
+// is patient it begins when the daemon has looked at the metadata, and is about to read.
+func (a *accomplice) swap(victims string, patient bool, stop <-chan struct{}) {
 	fds, done, err := a.take()
 	if err != nil || len(fds) != 2 {
 		a.t.Errorf("descriptors %v, %v", fds, err)
@@ -177,6 +178,7 @@ func (a *accomplice) swap(victims string, stop <-chan struct{}) {
 	link(fds[0], victims, "link")
 	link(out, victims+"/d", "l")
 	link(out, victims+"/d/file", "f")
+	link(fds[0], victims+"/d/file", "stray")
 	var names []string
 	if dir, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fds[0])); err == nil {
 		names, _ = dir.Readdirnames(-1)
@@ -189,8 +191,14 @@ func (a *accomplice) swap(victims string, stop <-chan struct{}) {
 			return
 		default:
 		}
+		if patient && !canonicalised(out, "file9") {
+			continue
+		}
+		unix.Renameat2(fds[0], "stray", out, "file5", unix.RENAME_EXCHANGE)
+		if patient {
+			continue
+		}
 		unix.Renameat2(out, "d", out, "l", unix.RENAME_EXCHANGE)
-		unix.Renameat2(out, "f", out, fmt.Sprintf("file%d", n%10), unix.RENAME_EXCHANGE)
 		if n%3 == 0 {
 			unix.Renameat2(out, "f", out, "d", unix.RENAME_EXCHANGE)
 		}
@@ -200,6 +208,12 @@ func (a *accomplice) swap(victims string, stop <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// canonicalised tells whether the file has the time that all files in a store have, or is one that is exchanged.
+func canonicalised(dir int, name string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && (st.Mtim.Sec == 1 || st.Mode&unix.S_IFMT == unix.S_IFLNK)
 }
 
 // noLeak looks for the secret of the host in the store.
