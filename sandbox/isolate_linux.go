@@ -30,6 +30,7 @@ type hostFacts struct {
 	landlock   bool
 	coreLimit  uint64
 	filesLimit unix.Rlimit
+	ignored    uint64
 }
 
 func (i *isolator) askHost() *hostFacts {
@@ -43,6 +44,7 @@ func (i *isolator) askHost() *hostFacts {
 		f.landlock = errno == 0 && version >= landlockScopes
 		f.coreLimit = hardCoreLimit()
 		f.filesLimit = inheritedFilesLimit()
+		f.ignored = ignoredSignals()
 	})
 	return &i.facts
 }
@@ -182,7 +184,7 @@ func (i *isolator) input(f *forker, spec *Spec, files []uintptr) (*plan.Input, e
 		UserNamespace: -1, Privileged: os.Geteuid() == 0, Outside: outside, Inside: outside, RequireGroups: iso.DropGroups,
 		Null: int(files[0]), Terminal: int(files[1]), Daemon: facts.daemon, Network: -1, Cgroup: -1,
 		Landlock:  facts.landlock,
-		CoreLimit: facts.coreLimit, FilesLimit: facts.filesLimit,
+		CoreLimit: facts.coreLimit, FilesLimit: facts.filesLimit, Ignored: facts.ignored,
 		Dir: spec.Dir, Path: spec.Path, Args: spec.Args, Env: spec.Env,
 	}
 	return in, i.mapIDs(f, in, iso.IDs)

@@ -64,6 +64,18 @@ func rootDir(t testing.TB) string {
 	return dir
 }
 
+// ignored are the signals that this process ignores, as its status tells.
+func ignored(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nSigIgn:\t")
+	mask, _, _ := strings.Cut(rest, "\n")
+	return mask + "\n"
+}
+
 // everybody runs the test for each kind of user that there is.
 func everybody(t *testing.T, test func(t *testing.T, l *sandbox.Launcher, u *sandbox.User)) {
 	l := newLauncher(t)
@@ -90,7 +102,7 @@ func TestIsolatedWorld(t *testing.T) {
 			{"capabilities", "grep -h ^Cap[PEI] /proc/self/status | cut -f2 | sort -u", "0000000000000000\n"},
 			{"privileges", "grep -h NoNewPrivs /proc/self/status | cut -f2", "1\n"},
 			{"filter", "grep -h ^Seccomp: /proc/self/status | cut -f2", "2\n"},
-			{"signals", "grep -hE '^Sig(Blk|Ign|Cgt)' /proc/1/status | cut -f2 | sort -u | head -1", "0000000000000000\n"},
+			{"signals", "grep -hE '^Sig(Blk|Cgt)' /proc/1/status | cut -f2 | sort -u | head -1; grep -h ^SigIgn /proc/1/status | cut -f2", "0000000000000000\n" + ignored(t)},
 			{"build directory", "touch a && stat -c %u:%g:%a . a", "1000:100:700\n1000:100:644\n"},
 			{"inputs are read-only", "touch /usr/x 2>&1 | grep -o Read-only", "Read-only\n"},
 			{"mounts", "grep -c . /proc/self/mounts >/dev/null; umount /usr 2>/dev/null || echo refused", "refused\n"},

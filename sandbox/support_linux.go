@@ -3,6 +3,7 @@ package sandbox
 import (
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -88,6 +89,22 @@ func (p Personality) argument() uint64 {
 		persona |= uname26
 	}
 	return persona
+}
+
+// ignoredSignals are the signals that the daemon ignores, signal 1 in the lowest bit. Whoever started it has decided
+// that, and a builder that is not isolated inherits it, too.
+func ignoredSignals() uint64 {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), "\nSigIgn:")
+	digits, _, _ := strings.Cut(rest, "\n")
+	mask, err := strconv.ParseUint(strings.TrimSpace(digits), 16, 64)
+	if err != nil {
+		return 0
+	}
+	return mask
 }
 
 // hasZero refuses what would be cut off on its way into the kernel.

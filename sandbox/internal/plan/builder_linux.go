@@ -116,7 +116,8 @@ func (p *planner) execute() {
 	p.add("enter directory", in.Dir, "chdir", unix.SYS_CHDIR, str(in.Dir))
 	zero := make([]byte, 32) // struct sigaction: the default action
 	for signal := 1; signal <= 64; signal++ {
-		if signal == int(unix.SIGKILL) || signal == int(unix.SIGSTOP) {
+		// What is ignored stays so, as for any child.
+		if signal == int(unix.SIGKILL) || signal == int(unix.SIGSTOP) || in.Ignored>>(signal-1)&1 != 0 {
 			continue
 		}
 		p.add("reset signal", "", "rt_sigaction", unix.SYS_RT_SIGACTION, num(signal), raw(zero), null, num(8))

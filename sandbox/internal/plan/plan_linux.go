@@ -38,6 +38,9 @@ type Input struct {
 	CoreLimit  uint64
 	FilesLimit unix.Rlimit
 
+	// Ignored are the signals that the daemon ignores, signal 1 in the lowest bit.
+	Ignored uint64
+
 	Dir, Path string
 	Args, Env []string
 }
