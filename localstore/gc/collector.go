@@ -193,6 +193,17 @@ func (r *run) findRoots(ctx context.Context) (found roots.Roots, release func(),
 	r.info("finding garbage collector roots...")
 	o := r.rootOptions(r.req.Log)
 	o.Censor = true
+	// Temporary roots first: whoever made a path valid and a root of it may let go of its temporary root from then on, and
+	// a permanent root counts only if it was found after that.
+	held, err := roots.Hold(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			held.Release()
+		}
+	}()
 	found, err = roots.Permanent(ctx, o)
 	if err != nil {
 		return nil, nil, err
@@ -203,10 +214,6 @@ func (r *run) findRoots(ctx context.Context) (found roots.Roots, release func(),
 	}
 	for p := range running {
 		found[p] = nil
-	}
-	held, err := roots.Hold(ctx, o)
-	if err != nil {
-		return nil, nil, err
 	}
 	for p := range held.Roots {
 		found[p] = nil

@@ -36,6 +36,16 @@ type meddler struct {
 	*localstore.Store
 	before func(paths []storepath.Path)
 	delete func(realPath string)
+	valid  func([]storepath.Path) []storepath.Path // changes the first answer about validity
+}
+
+func (s *meddler) ValidPaths(ctx context.Context, paths []storepath.Path) ([]storepath.Path, error) {
+	valid, err := s.Store.ValidPaths(ctx, paths)
+	if change := s.valid; change != nil {
+		s.valid = nil
+		valid = change(valid)
+	}
+	return valid, err
 }
 
 func (s *meddler) InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error) {

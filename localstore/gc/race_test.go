@@ -320,3 +320,29 @@ func TestKilledAtEachStep(t *testing.T) {
 		})
 	}
 }
+
+// TestTempRootReleasedDuringScan: a path becomes valid just after its permanent root was found to lead to nothing, and its
+// temporary root is let go before the collector comes to look at those.
+func TestTempRootReleasedDuringScan(t *testing.T) {
+	f := newFixture(t, &shape{n: 2})
+	p := testPath(0)
+	link := filepath.Join(f.opt.StateDir, "gcroots", "late")
+	if err := os.Symlink(f.dir.Print(p), link); err != nil {
+		t.Fatal(err)
+	}
+	temp := f.Store.NewTempRoots()
+	if err := temp.Add(context.Background(), p); err != nil {
+		t.Fatal(err)
+	}
+	store := &meddler{Store: f.Store}
+	store.valid = func(valid []storepath.Path) []storepath.Path {
+		if err := temp.Close(); err != nil {
+			t.Error(err)
+		}
+		return slices.DeleteFunc(valid, func(q storepath.Path) bool { return p == q })
+	}
+	if _, err := New(Options{Store: store}).Collect(context.Background(), wholeStore(DeleteDead)); err != nil {
+		t.Fatal(err)
+	}
+	f.check(0)
+}
