@@ -50,15 +50,39 @@ func (c *Client) AddText(ctx context.Context, req protocol.AddTextRequest) (stor
 // AddNAR adds a path with its metadata, in whichever of the three forms the
 // daemon's version wants.
 func (c *Client) AddNAR(ctx context.Context, req protocol.AddToStoreNarRequest, nar io.Reader) error {
+	return c.addNAR(ctx, req, copyFrom(nar), func(call func(io.Reader) error) error { return call(nar) })
+}
+
+// AddWritten is AddNAR for an archive that is written by a function.
+func (c *Client) AddWritten(ctx context.Context, req protocol.AddToStoreNarRequest, nar func(io.Writer) error) error {
+	return c.addNAR(ctx, req, nar, func(call func(io.Reader) error) error {
+		r, w := io.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.CloseWithError(nar(w))
+		}()
+		err := call(r)
+		r.CloseWithError(errAnswered)
+		<-done
+		return err
+	})
+}
+
+// addNAR has the archive in both directions: pushed by push, and read by what
+// pull calls.
+func (c *Client) addNAR(ctx context.Context, req protocol.AddToStoreNarRequest, push func(io.Writer) error, pull func(func(io.Reader) error) error) error {
 	request := func(w *protocol.Writer) { w.AddToStoreNar(req) }
 	return c.Do(ctx, func(conn *Conn) error {
 		switch {
 		case conn.Version().AtLeast(23):
-			return conn.CallFramed(protocol.OpAddToStoreNar, request, copyFrom(nar), nil)
+			return conn.CallFramed(protocol.OpAddToStoreNar, request, push, nil)
 		case conn.Version().AtLeast(21):
-			return conn.CallPulled(protocol.OpAddToStoreNar, request, nar, nil)
+			return pull(func(nar io.Reader) error {
+				return conn.CallPulled(protocol.OpAddToStoreNar, request, nar, nil)
+			})
 		}
-		return conn.CallRaw(protocol.OpAddToStoreNar, request, copyFrom(nar), nil)
+		return conn.CallRaw(protocol.OpAddToStoreNar, request, push, nil)
 	})
 }
 
@@ -74,6 +98,21 @@ var ErrNoBatch = errors.New("daemon does not support adding multiple paths at on
 // AddMultiple adds paths in one stream, each after those that it refers to.
 func (c *Client) AddMultiple(ctx context.Context, repair, dontCheckSigs bool, paths []Addition) error {
 	return c.addMultiple(ctx, repair, dontCheckSigs, func(w io.Writer) error { return c.additions(w, paths) })
+}
+
+// AddManyWritten is AddMultiple for archives that are written by a function.
+func (c *Client) AddManyWritten(ctx context.Context, repair, dontCheckSigs bool, infos []*pathinfo.Info, nar func(*pathinfo.Info, io.Writer) error) error {
+	return c.addMultiple(ctx, repair, dontCheckSigs, func(to io.Writer) error {
+		w := c.entryWriter(to)
+		w.Uint64(uint64(len(infos)))
+		for _, info := range infos {
+			w.Info(info)
+			if err := nar(info, w); err != nil {
+				return err
+			}
+		}
+		return w.Flush()
+	})
 }
 
 // AddEntries is AddMultiple for paths that have the form of that request
@@ -95,7 +134,7 @@ func (c *Client) addMultiple(ctx context.Context, repair, dontCheckSigs bool, da
 }
 
 func (c *Client) additions(to io.Writer, paths []Addition) error {
-	w := protocol.NewWriter(wire.NewWriter(to), c.o.Dir, protocol.Version{Number: protocol.Minor(16)})
+	w := c.entryWriter(to)
 	w.Uint64(uint64(len(paths)))
 	for _, p := range paths {
 		w.Info(p.Info)
@@ -104,6 +143,11 @@ func (c *Client) additions(to io.Writer, paths []Addition) error {
 		}
 	}
 	return w.Flush()
+}
+
+// entryWriter writes metadata in the form of OpAddMultipleToStore.
+func (c *Client) entryWriter(to io.Writer) *protocol.Writer {
+	return protocol.NewWriter(wire.NewWriter(to), c.o.Dir, protocol.Version{Number: protocol.Minor(16)})
 }
 
 // AddSignatures adds signatures to a valid path.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
@@ -34,10 +35,18 @@ type Options struct {
 	Name string
 	// Features are what replies may say; zero allows nothing experimental.
 	Features derivation.Features
+	// MaxAge is how old a connection may be to be used again; 0 is any age.
+	MaxAge time.Duration
 }
 
 // Client is a pool of connections. Its methods are safe for concurrent use.
 type Client struct {
+	*pool
+	log activity.Sink
+}
+
+// pool is what a client shares with those that LoggingTo gives.
+type pool struct {
 	o     Options
 	slots chan struct{} // one token per open or opening connection
 	idle  chan *Conn    // those of them that nobody uses
@@ -64,21 +73,30 @@ func New(o Options) *Client {
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns
 	}
-	return &Client{
+	return &Client{log: o.Log, pool: &pool{
 		o: o, settings: o.Settings,
 		slots: make(chan struct{}, o.MaxConns), idle: make(chan *Conn, o.MaxConns),
+	}}
+}
+
+// LoggingTo gives a client with the same connections whose requests tell what
+// they do to another sink; nil drops it.
+func (c *Client) LoggingTo(log activity.Sink) *Client {
+	if log == nil {
+		log = activity.Discard{}
 	}
+	return &Client{log: log, pool: c.pool}
 }
 
 // SetSettings has other settings sent over each connection, before its next
 // request.
-func (c *Client) SetSettings(s *protocol.ClientOptions) {
+func (c *pool) SetSettings(s *protocol.ClientOptions) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settings = s
 }
 
-func (c *Client) currentSettings() *protocol.ClientOptions {
+func (c *pool) currentSettings() *protocol.ClientOptions {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.settings
@@ -86,7 +104,7 @@ func (c *Client) currentSettings() *protocol.ClientOptions {
 
 // Close closes the idle connections. Those in use are closed when their call
 // ends.
-func (c *Client) Close() error {
+func (c *pool) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -103,7 +121,7 @@ func (c *Client) Close() error {
 }
 
 // Dir is the daemon's store directory.
-func (c *Client) Dir() storepath.Dir { return c.o.Dir }
+func (c *pool) Dir() storepath.Dir { return c.o.Dir }
 
 // Do borrows a connection for f. The connection is kept if f leaves it in
 // step. When a connection that lay idle turns out to be dead before the daemon
@@ -111,7 +129,7 @@ func (c *Client) Dir() storepath.Dir { return c.o.Dir }
 // data, which cannot be had a second time.
 func (c *Client) Do(ctx context.Context, f func(*Conn) error) error {
 	for {
-		conn, reused, err := c.take(ctx)
+		conn, reused, err := c.take(ctx, c.log)
 		if err != nil {
 			return err
 		}
@@ -131,7 +149,7 @@ func (c *Client) Do(ctx context.Context, f func(*Conn) error) error {
 
 // take gives an idle connection or opens one, and waits for either if there
 // are as many as there may be.
-func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) {
+func (c *pool) take(ctx context.Context, log activity.Sink) (conn *Conn, reused bool, err error) {
 	if c.isClosed() {
 		return nil, false, ErrClosed
 	}
@@ -143,14 +161,15 @@ func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) 
 		if conn == nil {
 			break
 		}
-		if !conn.stale() {
+		if !conn.stale() && (c.o.MaxAge == 0 || time.Since(conn.opened) < c.o.MaxAge) {
+			conn.log = log
 			return conn, true, nil
 		}
 		conn.Close()
 		<-c.slots
 	}
 	o := c.o
-	o.Settings = c.currentSettings()
+	o.Settings, o.Log = c.currentSettings(), log
 	conn, err = Open(ctx, o)
 	if err != nil {
 		<-c.slots
@@ -159,7 +178,7 @@ func (c *Client) take(ctx context.Context) (conn *Conn, reused bool, err error) 
 }
 
 // awaitIdle gives an idle connection, or nil with a slot for a new one.
-func (c *Client) awaitIdle(ctx context.Context) (*Conn, error) {
+func (c *pool) awaitIdle(ctx context.Context) (*Conn, error) {
 	select {
 	case conn := <-c.idle:
 		return conn, nil
@@ -175,19 +194,27 @@ func (c *Client) awaitIdle(ctx context.Context) (*Conn, error) {
 	}
 }
 
-func (c *Client) isClosed() bool {
+func (c *pool) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed
 }
 
-func (c *Client) give(conn *Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if conn.broken || c.closed {
+// give takes a connection back. Hanging up may take a while, in which the
+// others go on; until then it counts.
+func (c *pool) give(conn *Conn) {
+	if conn.broken || !c.keep(conn) {
 		conn.Close()
 		<-c.slots
-		return
+	}
+}
+
+func (c *pool) keep(conn *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
 	}
 	c.idle <- conn // has room for every connection there may be
+	return true
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ type Conn struct {
 	pushed io.Writer
 	// settings are those sent last; nil for none.
 	settings *protocol.ClientOptions
+	opened   time.Time
 }
 
 // ErrDisconnected says that a daemon hung up when it owed an answer
@@ -44,7 +46,7 @@ func Open(ctx context.Context, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{stream: stream, log: o.Log}
+	c := &Conn{stream: stream, log: o.Log, opened: time.Now()}
 	err = c.run(ctx, func(*Conn) error { return c.login(o) })
 	if err != nil {
 		stream.Close()

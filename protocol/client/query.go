@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/nar"
@@ -44,12 +45,67 @@ func (c *Client) IsValid(ctx context.Context, p storepath.Path) (bool, error) {
 // PathInfo gives the metadata of a path, nil if it is not valid.
 func (c *Client) PathInfo(ctx context.Context, p storepath.Path) (*pathinfo.Info, error) {
 	return ask(ctx, c, protocol.OpQueryPathInfo, about(p), func(r *protocol.Reader) (*pathinfo.Info, error) {
-		valid, err := r.Bool()
-		if err != nil || !valid {
+		return foundInfo(r, p)
+	})
+}
+
+// infoBatch is how many metadata requests are sent before their replies are
+// read: what fits the buffers of any transport, so that neither side waits for
+// the other to read.
+const infoBatch = 64
+
+// PathInfos gives the metadata of those of the paths that are valid, without
+// waiting for each reply before the next request.
+func (c *Client) PathInfos(ctx context.Context, paths []storepath.Path) ([]*pathinfo.Info, error) {
+	var infos []*pathinfo.Info
+	for batch := range slices.Chunk(paths, infoBatch) {
+		var found []*pathinfo.Info
+		err := c.Do(ctx, func(conn *Conn) (err error) {
+			found, err = conn.pathInfos(batch)
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
-		return r.InfoOf(p)
-	})
+		infos = append(infos, found...)
+	}
+	return infos, nil
+}
+
+// pathInfos reads all replies, also behind one that is an error.
+func (c *Conn) pathInfos(paths []storepath.Path) ([]*pathinfo.Info, error) {
+	for _, p := range paths {
+		c.out.Op(protocol.OpQueryPathInfo)
+		c.out.StorePath(p)
+	}
+	var infos []*pathinfo.Info
+	var refusal error
+	for _, p := range paths {
+		err := c.finish(nil, func(r *protocol.Reader) error {
+			info, err := foundInfo(r, p)
+			if info != nil {
+				infos = append(infos, info)
+			}
+			return err
+		})
+		if err != nil && !isRemote(err) {
+			return nil, err
+		}
+		if refusal == nil {
+			refusal = err
+		}
+	}
+	return infos, refusal
+}
+
+// foundInfo reads the reply to OpQueryPathInfo; nil says that the path is not
+// valid.
+func foundInfo(r *protocol.Reader, p storepath.Path) (*pathinfo.Info, error) {
+	valid, err := r.Bool()
+	if err != nil || !valid {
+		return nil, err
+	}
+	return r.InfoOf(p)
 }
 
 // ValidPaths gives those of the paths that are valid, after trying to

@@ -10,9 +10,12 @@ import (
 // daemon, or with something to read that nobody asked for. Upstream's daemons
 // send errors after which they hang up twice (libstore/daemon.cc,
 // processConnection), and the second one would answer the next request. Streams
-// that are no sockets cannot be asked.
+// that are no sockets can say themselves that they have ended.
 func (c *Conn) stale() bool {
 	if c.in.Buffered() > 0 {
+		return true
+	}
+	if s, ok := c.stream.(interface{ Ended() bool }); ok && s.Ended() {
 		return true
 	}
 	socket, ok := c.stream.(syscall.Conn)

@@ -1,0 +1,256 @@
+package peer_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/remote/peer"
+)
+
+// trip is a store to exercise. tag makes its paths its own.
+type trip struct {
+	testing.TB
+	s   peer.Store
+	tag string
+}
+
+func (t trip) must(err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// narOf writes the archives of things.
+func narOf(things ...thing) func(context.Context, *pathinfo.Info, io.Writer) error {
+	return func(_ context.Context, info *pathinfo.Info, w io.Writer) error {
+		for _, th := range things {
+			if th.info.Path == info.Path {
+				_, err := w.Write(th.nar)
+				return err
+			}
+		}
+		return errors.New("unknown thing")
+	}
+}
+
+// TestStores does the same through every way to reach a store.
+func TestStores(t *testing.T) {
+	root := tempRoot(t)
+	w, err := openWorld(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.close() })
+	socket := w.listen(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("unix", func(t *testing.T) {
+		s := openStore(t, "unix://"+socket+"?max-connections=2&store="+root+"/store", peer.Options{})
+		exercise(trip{t, s, "unix"})
+	})
+	for _, minor := range []uint8{18, 21, 23, 31} {
+		s := openStore(t, "unix://"+socket+"?store="+root+"/store", peer.Options{Version: protocol.Version{Number: protocol.Minor(minor)}})
+		exchange(trip{t, s, fmt.Sprint("minor", minor)})
+	}
+	t.Run("ssh-ng", func(t *testing.T) {
+		direct := tempRoot(t)
+		t.Setenv(rootVar, direct)
+		s := openStore(t, "ssh-ng://localhost?max-connections=2&remote-program="+self+"&store="+direct+"/store", peer.Options{})
+		exercise(trip{t, s, "ng"})
+	})
+}
+
+func exercise(t trip) {
+	t.Helper()
+	ctx := t.Context()
+	t.must(t.s.Connect(ctx))
+	things := exchange(t)
+	trust, err := t.s.Trust(ctx)
+	if err != nil || trust != protocol.Trusted {
+		t.Errorf("trust %v, %v", trust, err)
+	}
+	if byPath, err := t.s.KeysByPath(ctx); err != nil || !byPath {
+		t.Errorf("realisations are keyed by path: %v, %v", byPath, err)
+	}
+	sig := pathinfo.Signature("key:" + strings.Repeat("A", 86) + "==")
+	t.must(t.s.AddSignatures(ctx, things[0].info.Path, []pathinfo.Signature{sig}))
+	infos, err := t.s.PathInfos(ctx, []storepath.Path{things[0].info.Path})
+	if err != nil || len(infos) != 1 || !slices.Equal(infos[0].Sigs, []pathinfo.Signature{sig}) {
+		t.Errorf("signatures: %+v, %v", infos, err)
+	}
+	builds(t)
+}
+
+// exchange copies paths there and back.
+func exchange(t trip) []thing {
+	t.Helper()
+	ctx, dir := t.Context(), t.s.Dir()
+	a := newThing(t, dir, t.tag+"-a", t.tag)
+	b := newThing(t, dir, t.tag+"-b", t.tag, a.info.Path)
+	c := newThing(t, dir, t.tag+"-c", strings.Repeat("long ", 200000), a.info.Path, b.info.Path)
+	missing := newThing(t, dir, t.tag+"-missing", "missing "+t.tag).info.Path
+	all := []storepath.Path{a.info.Path, b.info.Path, c.info.Path}
+
+	valid, err := t.s.ValidPaths(ctx, all, false)
+	if err != nil || len(valid) != 0 {
+		t.Fatalf("valid %v, %v", valid, err)
+	}
+	// The order given is not that of the references.
+	t.must(t.s.Import(ctx, []*pathinfo.Info{c.info, a.info, b.info}, narOf(a, b, c), peer.ImportOptions{DontCheckSigs: true}))
+	valid, err = t.s.ValidPaths(ctx, append(all, missing), false)
+	if diff := cmp.Diff(storepath.SortUnique(slices.Clone(all)), valid, cmp.AllowUnexported(storepath.Path{})); diff != "" || err != nil {
+		t.Errorf("valid paths: %v (-want +got):\n%s", err, diff)
+	}
+	infos, err := t.s.PathInfos(ctx, []storepath.Path{c.info.Path, missing, a.info.Path})
+	if err != nil || len(infos) != 2 || infos[0].Path != c.info.Path || infos[1].Path != a.info.Path ||
+		infos[0].NarHash != c.info.NarHash || !slices.Equal(infos[0].References, c.info.References) {
+		t.Errorf("infos %+v, %v", infos, err)
+	}
+	closure, err := t.s.Closure(ctx, []storepath.Path{c.info.Path})
+	if diff := cmp.Diff(storepath.SortUnique(all), closure, cmp.AllowUnexported(storepath.Path{})); diff != "" || err != nil {
+		t.Errorf("closure: %v (-want +got):\n%s", err, diff)
+	}
+	if _, err := t.s.Closure(ctx, []storepath.Path{missing}); err == nil {
+		t.Error("closure of a path that is not valid")
+	}
+	archives(t, c, missing)
+	return []thing{a, b, c}
+}
+
+func archives(t trip, big thing, missing storepath.Path) {
+	t.Helper()
+	ctx := t.Context()
+	r, err := t.s.NAR(ctx, big.info.Path)
+	t.must(err)
+	data, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(data, big.nar) {
+		t.Errorf("archive of %d bytes, %v, want %d", len(data), err, len(big.nar))
+	}
+	t.must(r.Close())
+	// One that is closed early leaves a usable store.
+	r, err = t.s.NAR(ctx, big.info.Path)
+	t.must(err)
+	r.Read(make([]byte, 8))
+	t.must(r.Close())
+	if _, err := t.s.NAR(ctx, missing); err == nil {
+		t.Error("archive of a path that is not valid")
+	}
+	// So does an import whose source fails.
+	broken := errors.New("broken source")
+	next := newThing(t, t.s.Dir(), t.tag+"-next", "x")
+	err = t.s.Import(ctx, []*pathinfo.Info{next.info}, func(context.Context, *pathinfo.Info, io.Writer) error { return broken },
+		peer.ImportOptions{DontCheckSigs: true})
+	if !errors.Is(err, broken) {
+		t.Errorf("import of a broken source: %v", err)
+	}
+	if valid, err := t.s.ValidPaths(ctx, []storepath.Path{next.info.Path}, false); err != nil || len(valid) != 0 {
+		t.Errorf("valid after a broken import: %v, %v", valid, err)
+	}
+}
+
+// recipe is a derivation whose output is derived as the store wants it.
+func recipe(t trip, name, script string) (storepath.Path, *derivation.BasicDerivation) {
+	t.Helper()
+	dir := t.s.Dir()
+	out := newThing(t, dir, name, "out").info.Path
+	drv := &derivation.BasicDerivation{
+		Name: name, Platform: "x86_64-linux", Builder: "/bin/sh", Args: []string{"-c", script},
+		Env:     map[string]string{"out": dir.Print(out), "name": name},
+		Outputs: map[string]derivation.Output{"out": {Kind: derivation.InputAddressed, Path: out}},
+	}
+	return newThing(t, dir, name+".drv", script).info.Path, drv
+}
+
+func builds(t trip) {
+	t.Helper()
+	var wait sync.WaitGroup
+	// Each call's log goes where that call says.
+	for _, word := range []string{"one", "two"} {
+		wait.Go(func() {
+			var log recorder
+			drvPath, drv := recipe(t, t.tag+"-"+word, "echo said "+word+"; echo "+word+" > $out")
+			res, err := t.s.BuildDerivation(t.Context(), drvPath, drv, peer.BuildOptions{Log: &log})
+			if err != nil || res.Status != derivation.StatusBuilt {
+				t.Errorf("built: %+v, %v", res, err)
+			}
+			if !slices.Equal(log.lines, []string{"said " + word}) {
+				t.Errorf("log of %s: %q", word, log.lines)
+			}
+		})
+	}
+	wait.Wait()
+	drvPath, drv := recipe(t, t.tag+"-fails", "echo no >&2; exit 3")
+	res, err := t.s.BuildDerivation(t.Context(), drvPath, drv, peer.BuildOptions{})
+	if err != nil || res.Status != derivation.StatusPermanentFailure || !strings.Contains(res.ErrorMsg, "failed with exit code") {
+		t.Errorf("failed build: %+v, %v", res, err)
+	}
+	results, err := t.s.BuildPathsWithResults(t.Context(), []derivation.DerivedPath{{Path: drv.Outputs["out"].Path}}, peer.BuildOptions{})
+	if err != nil || len(results) != 1 || results[0].Status.Success() {
+		t.Errorf("results: %+v, %v", results, err)
+	}
+}
+
+// TestCancelled hangs up in the middle of a build.
+func TestCancelled(t *testing.T) {
+	root := tempRoot(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(rootVar, root)
+	s := openStore(t, "ssh-ng://localhost?remote-program="+self+"&store="+root+"/store", peer.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	log := &canceller{cancel: cancel}
+	drvPath, drv := recipe(trip{t, s, "c"}, "endless", "echo begun; /bin/sleep 1000")
+	if _, err := s.BuildDerivation(ctx, drvPath, drv, peer.BuildOptions{Log: log}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled build: %v", err)
+	}
+	// The store goes on with another connection.
+	if err := s.Connect(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+type canceller struct {
+	recorder
+	cancel context.CancelFunc
+}
+
+func (c *canceller) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	c.recorder.Result(id, kind, fields)
+	if len(c.lines) > 0 {
+		c.cancel()
+	}
+}
+
+// TestHangsUp has a far side that ends before it says anything.
+func TestHangsUp(t *testing.T) {
+	s := openStore(t, "ssh-ng://localhost?remote-program=true", peer.Options{})
+	err := s.Connect(t.Context())
+	want := "cannot open connection to remote store 'ssh-ng://localhost': Nix daemon disconnected unexpectedly (maybe it crashed?)"
+	if err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	var remote *protocol.Error
+	if errors.As(err, &remote) {
+		t.Error("it is told as a refusal")
+	}
+}
