@@ -42,7 +42,9 @@ func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
 	if name == "fetchurl" {
 		job.HashedMirrors = a.set.HashedMirrors
 		job.Transfer = &builtinjob.Transfer{ConnectTimeout: a.set.ConnectTimeout, StalledTimeout: a.set.StalledDownloadTimeout,
-			Attempts: uint64(a.set.DownloadAttempts), Speed: uint64(a.set.DownloadSpeed), UserAgentSuffix: a.set.UserAgentSuffix, HTTP2: a.set.HTTP2}
+			Attempts: uint64(a.set.DownloadAttempts), Speed: uint64(a.set.DownloadSpeed), UserAgentSuffix: a.set.UserAgentSuffix, HTTP2: a.set.HTTP2,
+			RetryDelay: uint64(a.set.RetryDelay), RateLimitDelay: uint64(a.set.RetryDelayRateLimited),
+			MaxRetryDelay: uint64(a.set.RetryMaxDelay), Jitter: a.set.RetryJitter}
 		// Neither file has to exist.
 		if text, err := os.ReadFile(a.set.NetrcFile); err == nil {
 			job.Netrc = string(text)

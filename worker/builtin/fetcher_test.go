@@ -69,7 +69,7 @@ func TestFetchErrorBody(t *testing.T) {
 		w.Write([]byte("<html>"))
 		w.Write(make([]byte, 4<<20))
 	})
-	if r := do(t, "fetchurl", fetch(u)); len(r.log) > 2*maxErrorBody {
+	if r := do(t, "fetchurl", fetch(u)); len(r.log) > 512<<10 {
 		t.Errorf("kept %d bytes of an error", len(r.log))
 	}
 }

@@ -91,24 +91,26 @@ func (t *target) fetchFile(ctx context.Context, url string) (err error) {
 		return sysFailf(err, "opening file %s", quoted(t.out))
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	d := t.fetcher.open(ctx, url)
-	defer d.stop()
-	d.restart = func() error {
-		if err := f.Truncate(0); err != nil {
-			return err
-		}
-		_, err := f.Seek(0, io.SeekStart)
-		return err
-	}
-	if err := t.copy(f, d); err != nil {
+	if err := t.copy(ctx, f, url); err != nil {
 		return during(err, "writing file %s", quoted(t.out))
 	}
 	return nil
 }
 
-func (t *target) copy(f *os.File, d *download) error {
+func (t *target) copy(ctx context.Context, f *os.File, url string) error {
+	d, err := t.fetcher.open(ctx, url, func() error {
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+		_, err := f.Seek(0, io.SeekStart)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer d.stop()
 	// Without ReadFrom, which reads in small steps.
-	_, err := io.CopyBuffer(struct{ io.Writer }{f}, d, make([]byte, copyBuffer))
+	_, err = io.CopyBuffer(struct{ io.Writer }{f}, d, make([]byte, copyBuffer))
 	if path, ok := errors.AsType[*fs.PathError](err); ok && path.Path == f.Name() {
 		return sysFailf(err, "writing to file")
 	}
@@ -122,15 +124,18 @@ func (t *target) fetchTree(ctx context.Context, url string) error {
 		}
 	}
 	t.started = true
-	d := t.fetcher.open(ctx, url)
-	defer d.stop()
-	r := bufio.NewReaderSize(d, copyBuffer)
-	if !t.xz {
-		return d.orTransfer(restore(t.out, r))
+	d, err := t.fetcher.open(ctx, url, nil)
+	if err != nil {
+		return err
 	}
-	x, err := newXz(r)
+	defer d.stop()
+	if !t.xz {
+		return d.orTransfer(restore(t.out, bufio.NewReaderSize(d, copyBuffer)))
+	}
+	x, err := t.fetcher.decoders.NewReader("xz", d)
 	if err != nil {
 		return d.orTransfer(err)
 	}
+	defer x.Close()
 	return d.orTransfer(restore(t.out, bufio.NewReaderSize(x, copyBuffer)))
 }

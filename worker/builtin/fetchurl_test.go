@@ -43,7 +43,7 @@ func TestFetch(t *testing.T) {
 	if text := r.contents(t); text != "/a%20b/100%25?q=[%zz]" && text != "/a%20b/100%25?q=[%25zz]" {
 		t.Errorf("asked for %q", text)
 	}
-	want := http.Header{"Accept": {"*/*"}, "Accept-Encoding": {acceptEncoding}, "User-Agent": {userAgent + " extra"}}
+	want := http.Header{"Accept": {"*/*"}, "Accept-Encoding": {"deflate, gzip, br, zstd"}, "User-Agent": {"curl/8.17.0 Nix/2.34.8 extra"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/protocol/compression"
 )
 
 // blockSize is what tar archives consist of, in bytes.
@@ -84,20 +86,20 @@ func unpackArchive(ctx context.Context, src string, dir *os.File) error {
 	} else if err != nil {
 		return sysFailf(err, "reading file %s", quoted(src))
 	}
-	r := raw
-	compression, decode := sniff(raw)
-	if decode != nil {
-		decoded, err := decode(raw)
-		if err != nil {
-			return failf("failed to open archive: %s", archiveText(err, compression))
-		}
-		r = bufio.NewReaderSize(decoded, 64<<10)
+	contents, method, err := new(compression.Decoders).Sniff(raw)
+	if method == "none" {
+		method = ""
 	}
+	if err != nil {
+		return failf("failed to open archive: %s", archiveText(err, method))
+	}
+	defer contents.Close()
+	r := bufio.NewReaderSize(contents, 64<<10)
 	// An archive's first block tells what it is.
 	if head, err := r.Peek(blockSize); err == io.EOF && len(head) > 0 {
 		return failf("failed to open archive: %s", "Unrecognized archive format")
 	}
-	return (&untar{top: dir, compression: compression}).extract(r)
+	return (&untar{top: dir, compression: method}).extract(r)
 }
 
 // archiveText describes an error in an archive.

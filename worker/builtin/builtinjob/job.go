@@ -40,6 +40,12 @@ type Transfer struct {
 	StalledTimeout uint64 `json:"stalledTimeout"`
 	// Attempts is how often a download is tried (download-attempts).
 	Attempts uint64 `json:"attempts"`
+	// RetryDelay, RateLimitDelay and MaxRetryDelay are in milliseconds (filetransfer-retry-delay, -rate-limited,
+	// -max-delay); Jitter varies them (filetransfer-retry-jitter).
+	RetryDelay     uint64 `json:"retryDelay"`
+	RateLimitDelay uint64 `json:"rateLimitDelay"`
+	MaxRetryDelay  uint64 `json:"maxRetryDelay"`
+	Jitter         bool   `json:"jitter"`
 	// Speed limits each download, in KiB per second (download-speed); 0 means no limit.
 	Speed uint64 `json:"speed"`
 	// UserAgentSuffix is added to the user agent (user-agent-suffix).
@@ -48,7 +54,8 @@ type Transfer struct {
 	HTTP2 bool `json:"http2"`
 }
 
-// DefaultTransfer has the defaults of upstream 2.34.8.
+// DefaultTransfer has the defaults of upstream 2.34.8, and for delays those of 2.35.
 func DefaultTransfer() Transfer {
-	return Transfer{ConnectTimeout: 15, StalledTimeout: 300, Attempts: 5, HTTP2: true}
+	return Transfer{ConnectTimeout: 15, StalledTimeout: 300, Attempts: 5, RetryDelay: 100, RateLimitDelay: 5000,
+		MaxRetryDelay: 60000, Jitter: true, HTTP2: true}
 }

@@ -1,4 +1,4 @@
-package builtin
+package transfer
 
 import (
 	"context"
@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"nixdaemon/worker/builtin/builtinjob"
 )
 
 // curlCode is a libcurl error number (curl/curl.h); messages have it and its text.
@@ -34,6 +32,8 @@ const (
 	curlTooManyRedirects    curlCode = 47
 	curlGotNothing          curlCode = 52
 	curlRecvError           curlCode = 56
+	curlSendError           curlCode = 55
+	curlCertProblem         curlCode = 58
 	curlPeerFailed          curlCode = 60
 	curlBadContentEncoding  curlCode = 61
 	curlCACertBadFile       curlCode = 77
@@ -54,112 +54,55 @@ func (c curlCode) text() string {
 		curlTooManyRedirects:    "Number of redirects hit maximum amount",
 		curlGotNothing:          "Server returned nothing (no headers, no data)",
 		curlRecvError:           "Failure when receiving data from the peer",
+		curlSendError:           "Failed sending data to the peer",
+		curlCertProblem:         "Problem with the local SSL certificate",
 		curlPeerFailed:          "SSL peer certificate or SSH remote key was not OK",
 		curlBadContentEncoding:  "Unrecognized or bad HTTP Content or Transfer-Encoding",
 		curlCACertBadFile:       "Problem with the SSL CA cert (path? access rights?)",
 	}[c]
 }
 
-// transferError is why an attempt failed.
-type transferError struct {
-	status  int // HTTP status, 0 if there was none
-	code    curlCode
-	detail  string
-	body    string // what the server had to say
-	hasBody bool
-	noRange bool // the server does not resume
-}
-
-func (t *transferError) Error() string {
-	if t.status != 0 && t.code == curlOK {
-		return fmt.Sprintf("HTTP error %d", t.status)
-	}
-	return t.code.text() + ": " + t.detail
-}
-
-// transient tells whether another attempt may succeed (libstore/filetransfer.cc, finish).
-func (t *transferError) transient() bool {
-	switch s := t.status; {
-	case s == 408 || s == 429:
-		return true
-	case s >= 400 && s < 500, s == 501, s == 505, s == 511:
-		return false
-	}
-	switch t.code {
-	case curlUnsupportedProtocol, curlURLMalformat, curlCouldntReadFile, curlTooManyRedirects, curlBadContentEncoding,
-		curlCACertBadFile:
-		return false
-	}
-	return true
-}
-
-// failure is the error with the URL that was asked for.
-func (t *transferError) failure(url string) *failure {
-	var text string
-	if t.status == 0 {
-		text = hintf("unable to %s '%s': %s (%s) %s", plain("download"), url, t.code.text(), int(t.code), t.detail)
-	} else {
-		why := ""
-		if t.code != curlOK {
-			why = " (curl error: " + t.code.text() + ")"
-		}
-		text = hintf("unable to %s '%s': HTTP error %s%s", plain("download"), url, t.status, why)
-	}
-	if t.hasBody && (len(t.body) < 1024 || strings.Contains(t.body, "<html>")) {
-		text = hintf("%s\n\nresponse body:\n\n%s", plain(text), chomp(t.body))
-	}
-	return &failure{text: text, cause: t}
-}
-
-func retryText(why string, offset int64, delay time.Duration, attempt, attempts uint64) string {
-	from := ""
-	if offset > 0 {
-		from = fmt.Sprintf(" from offset %d", offset)
-	}
-	return fmt.Sprintf("%s; retrying%s in %d ms (attempt %d/%d)", why, from, delay.Milliseconds(), attempt, attempts)
-}
-
 // errStalled is the cause when a server has been silent for too long.
 var errStalled = errors.New("stalled")
 
 // classify finds libcurl's number for an error of the network.
-func classify(ctx context.Context, err error, u *url.URL, set builtinjob.Transfer, began time.Time) *transferError {
+func classify(ctx context.Context, err error, u *url.URL, stalled time.Duration, began time.Time) *fault {
 	elapsed := time.Since(began).Milliseconds()
 	if context.Cause(ctx) == errStalled {
-		return &transferError{code: curlTimedOut, detail: fmt.Sprintf(
-			"Operation too slow. Less than 1 bytes/sec transferred the last %d seconds", set.StalledTimeout)}
+		return &fault{code: curlTimedOut, detail: fmt.Sprintf(
+			"Operation too slow. Less than 1 bytes/sec transferred the last %d seconds", int(stalled.Seconds()))}
 	}
 	if t := classifyTLS(err); t != nil {
 		return t
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		if dns.IsTimeout {
-			return &transferError{code: curlTimedOut, detail: fmt.Sprintf("Resolving timed out after %d milliseconds", elapsed)}
+			return &fault{code: curlTimedOut, detail: fmt.Sprintf("Resolving timed out after %d milliseconds", elapsed)}
 		}
-		return &transferError{code: curlCouldntResolveHost, detail: "Could not resolve host: " + dns.Name}
+		return &fault{code: curlCouldntResolveHost, detail: "Could not resolve host: " + dns.Name}
 	}
 	op, isOp := errors.AsType[*net.OpError](err)
 	var timeout interface{ Timeout() bool }
 	switch {
 	case isOp && op.Op == "dial" && !op.Timeout():
-		return &transferError{code: curlCouldntConnect, detail: fmt.Sprintf("Failed to connect to %s after %d ms: %s",
+		return &fault{code: curlCouldntConnect, detail: fmt.Sprintf("Failed to connect to %s after %d ms: %s",
 			hostPort(u), elapsed, curlCouldntConnect.text())}
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &transferError{code: curlTimedOut, detail: fmt.Sprintf("Connection timed out after %d milliseconds", elapsed)}
+		return &fault{code: curlTimedOut, detail: fmt.Sprintf("Connection timed out after %d milliseconds", elapsed)}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return &transferError{code: curlGotNothing, detail: "Empty reply from server"}
+		return &fault{code: curlGotNothing, detail: "Empty reply from server"}
 	case errors.Is(err, unix.ECONNRESET):
-		return &transferError{code: curlRecvError, detail: "Recv failure: Connection reset by peer"}
+		return &fault{code: curlRecvError, detail: "Recv failure: Connection reset by peer"}
 	case strings.Contains(err.Error(), "malformed HTTP"):
-		return &transferError{code: curlUnsupportedProtocol, detail: "Received HTTP/0.9 when not allowed"}
+		return &fault{code: curlUnsupportedProtocol, detail: "Received HTTP/0.9 when not allowed"}
 	}
-	return &transferError{code: curlRecvError, detail: err.Error()}
+	return &fault{code: curlRecvError, detail: err.Error()}
 }
 
 // classifyTLS is nil for errors that have nothing to do with TLS.
-func classifyTLS(err error) *transferError {
-	problem := func(text string) *transferError {
-		return &transferError{code: curlPeerFailed, detail: text}
+func classifyTLS(err error) *fault {
+	problem := func(text string) *fault {
+		return &fault{code: curlPeerFailed, detail: text}
 	}
 	if host, ok := errors.AsType[x509.HostnameError](err); ok {
 		return problem("SSL: no alternative certificate subject name matches target host name '" + host.Host + "'")
@@ -183,7 +126,7 @@ func classifyTLS(err error) *transferError {
 	var alert tls.AlertError
 	if errors.As(err, &record) || errors.As(err, &alert) || strings.Contains(err.Error(), "tls: ") ||
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-		return &transferError{code: curlSSLConnectError, detail: err.Error()}
+		return &fault{code: curlSSLConnectError, detail: err.Error()}
 	}
 	return nil
 }

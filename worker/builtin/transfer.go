@@ -1,0 +1,97 @@
+package builtin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"nixdaemon/protocol/compression"
+	"nixdaemon/worker/builtin/builtinjob"
+	"nixdaemon/worker/transfer"
+)
+
+// fetcher makes downloads with the job's settings.
+type fetcher struct {
+	engine   *transfer.Engine
+	settings transfer.Settings
+	log      *logger
+	decoders compression.Decoders
+}
+
+func newFetcher(b *builder) *fetcher {
+	set := b.transfer()
+	return &fetcher{
+		engine:   transfer.New(transfer.Options{Getenv: b.getenv, Pause: b.pause}),
+		settings: transferSettings(set, b.job),
+		log:      b.log,
+	}
+}
+
+func transferSettings(set builtinjob.Transfer, job *builtinjob.Job) transfer.Settings {
+	milliseconds := func(n uint64) time.Duration { return time.Duration(min(n, 1<<32)) * time.Millisecond }
+	seconds := func(n uint64) time.Duration { return time.Duration(min(n, 1<<31)) * time.Second }
+	return transfer.Settings{
+		ConnectTimeout:  seconds(set.ConnectTimeout),
+		StalledTimeout:  seconds(set.StalledTimeout),
+		Attempts:        uint(set.Attempts),
+		RetryDelay:      milliseconds(set.RetryDelay),
+		RateLimitDelay:  milliseconds(set.RateLimitDelay),
+		MaxRetryDelay:   milliseconds(set.MaxRetryDelay),
+		Jitter:          set.Jitter,
+		Speed:           min(set.Speed, 1<<40) << 10,
+		HTTP2:           set.HTTP2,
+		UserAgentSuffix: set.UserAgentSuffix,
+		Netrc:           job.Netrc,
+		CABundle:        job.CABundle,
+	}
+}
+
+func (f *fetcher) close() { f.engine.Close() }
+
+// download is the contents of one URL. Its errors are in the form of the log.
+type download struct {
+	body io.ReadCloser
+	err  error // what ended it
+}
+
+// open begins a download. restart is called before contents come again from their beginning; if it is nil they cannot.
+func (f *fetcher) open(ctx context.Context, url string, restart func() error) (*download, error) {
+	if strings.HasPrefix(url, "s3:") {
+		return nil, failf("unable to %s '%s': S3 is not supported by 'builtin:fetchurl'; use the https URL of the object",
+			plain("download"), url)
+	}
+	resp, err := f.engine.Do(ctx, &f.settings, &transfer.Request{URL: url, Files: true, Restart: restart, Log: f.log, IDs: &f.log.ids})
+	if err != nil {
+		return nil, inLog(err)
+	}
+	return &download{body: resp.Body}, nil
+}
+
+func (d *download) Read(p []byte) (int, error) {
+	n, err := d.body.Read(p)
+	if err != nil && err != io.EOF {
+		d.err = inLog(err)
+		err = d.err
+	}
+	return n, err
+}
+
+func (d *download) stop() { _ = d.body.Close() }
+
+// orTransfer gives the reason why the download ended, if that is what another error comes from.
+func (d *download) orTransfer(err error) error {
+	if err != nil && d.err != nil {
+		return d.err
+	}
+	return err
+}
+
+// inLog gives the failure of a transfer the form of the log.
+func inLog(err error) error {
+	if t, ok := errors.AsType[*transfer.Error](err); ok {
+		return &failure{text: t.Coloured(), cause: t}
+	}
+	return err
+}
