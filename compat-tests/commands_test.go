@@ -212,7 +212,7 @@ func (sc *scenario) cmdBehind(t *testing.T) command {
 func (sc *scenario) cmdDaemon(t *testing.T) command {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if len(args) == 0 || neg {
-			ts.Fatalf("usage: daemon start|stop|restart [users] [ARG...]")
+			ts.Fatalf("usage: daemon start|stop|restart [users] [NAME=VALUE...] [ARG...]")
 		}
 		if args[0] != "start" {
 			ts.Check(sc.daemon.stop())
@@ -222,8 +222,11 @@ func (sc *scenario) cmdDaemon(t *testing.T) command {
 			return
 		}
 		opts := daemonOptions{args: args[1:]}
-		if len(args) > 1 && args[1] == "users" {
-			opts = daemonOptions{users: true, args: args[2:]}
+		if len(opts.args) > 0 && opts.args[0] == "users" {
+			opts.users, opts.args = true, opts.args[1:]
+		}
+		for len(opts.args) > 0 && strings.Contains(opts.args[0], "=") {
+			opts.env, opts.args = append(opts.env, opts.args[0]), opts.args[1:]
 		}
 		sc.daemon = startDaemon(t, sc.scratch, sc.program, opts)
 	}

@@ -48,6 +48,7 @@ type local struct {
 	scheduler *build.Scheduler
 	builder   builder
 	collector collector
+	auto      autoGC
 	keys      keyring
 	ids       activity.IDs
 }
@@ -93,10 +94,11 @@ func (b *local) buildAndCollect() error {
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
 		Nested:         b.serveBuilder,
 	})
-	b.builder = builder{b.scheduler}
 	b.collector = collector{gc.New(gc.Options{
-		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure,
+		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, Step: syncPoint,
 	})}
+	b.auto = autoGC{gc.NewAuto(b.collector.gc, freeSpace(b.store.RealDir()), sinkFor(b.log))}
+	b.builder = builder{b.scheduler, b.auto}
 	return nil
 }
 
@@ -112,6 +114,9 @@ func (b *local) close() error {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // the connections are gone: nobody waits for a build any more
 		errs = append(errs, b.scheduler.Close(ctx))
+	}
+	if b.auto.Auto != nil {
+		b.auto.Close()
 	}
 	errs = append(errs, b.launcher.Close(), b.store.Close())
 	return errors.Join(errs...)

@@ -15,7 +15,10 @@ import (
 )
 
 // builder lets a worker use the scheduler: they do not know each other.
-type builder struct{ *build.Scheduler }
+type builder struct {
+	*build.Scheduler
+	auto autoGC
+}
 
 var _ worker.Builder = builder{}
 

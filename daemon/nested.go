@@ -31,5 +31,6 @@ func (b *local) serveBuilder(ctx context.Context, conn net.Conn, n *build.Nested
 		Store: store, Builder: store, Collector: store, Roots: store, Nested: store,
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion,
 		Settings: sess.Settings, IDs: &b.ids, User: sess.User, Client: sess.Client, Memory: n, Log: b.log,
+		MakeRoom: b.auto.makeRoom,
 	})
 }

@@ -29,6 +29,15 @@ type AddOptions struct {
 	Roots interface {
 		Add(ctx context.Context, paths ...storepath.Path) error
 	}
+	// Room is called before contents are written that are not there yet, and may wait for space to be made; nil does not.
+	Room func(ctx context.Context) error
+}
+
+func (o *AddOptions) room(ctx context.Context) error {
+	if o.Room == nil {
+		return nil
+	}
+	return o.Room(ctx)
 }
 
 func (o *AddOptions) root(ctx context.Context, p storepath.Path) error {
@@ -62,6 +71,9 @@ func (s *Store) begin(ctx context.Context, h *handle, p storepath.Path, o *AddOp
 		return nil, err
 	}
 	if valid, err := s.needless(ctx, h, p, o); valid || err != nil {
+		return nil, err
+	}
+	if err := o.room(ctx); err != nil {
 		return nil, err
 	}
 	a := &adding{s: s, h: h, opts: o, path: p}

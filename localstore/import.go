@@ -96,6 +96,9 @@ func (im *Import) admit(ctx context.Context, info *pathinfo.Info) (*adding, erro
 	if valid, err := s.needless(ctx, im.h, p, &im.opts); valid || err != nil {
 		return nil, err
 	}
+	if err := im.opts.room(ctx); err != nil {
+		return nil, err
+	}
 	a := &adding{s: s, h: im.h, opts: &im.opts, path: p}
 	locked, err := a.tryLock(ctx, false)
 	if err == nil && !locked {

@@ -19,6 +19,7 @@ import (
 func (c *conn) addOptions() localstore.AddOptions {
 	s := c.sess.Settings
 	return localstore.AddOptions{
+		Room:        c.room(),
 		RequireSigs: c.o.RequireSigs,
 		TrustedKeys: c.o.Keys(s),
 		Optimise:    s.AutoOptimiseStore,

@@ -81,6 +81,16 @@ func (c *conn) collectGarbage(ctx context.Context) error {
 	}, func() { c.out.GCResults(results) })
 }
 
+// room is what additions on behalf of this client wait for; nil if it does not
+// want space to be made, as clients do by default.
+func (c *conn) room() func(context.Context) error {
+	if c.o.MakeRoom == nil || c.sess.Settings.MinFree == 0 {
+		return nil
+	}
+	sess := c.sess
+	return func(ctx context.Context) error { return c.o.MakeRoom(ctx, sess) }
+}
+
 // collecting is the session of a collection. For clients that know of dead
 // referrers, as those of 2.35 do, the deletion of given paths does not look at
 // keep-outputs and keep-derivations; for older ones it does.

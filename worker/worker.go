@@ -47,6 +47,9 @@ type Options struct {
 	// Memory is what the connection shares with others for its requests; nil:
 	// each request has its own bound and no other.
 	Memory wire.Ledger
+	// MakeRoom waits until there is space for what a client is about to add, as
+	// far as its settings want that; nil: nobody makes any.
+	MakeRoom func(ctx context.Context, sess *session.Session) error
 	// Nested is set when the client is a builder, of whose build Store and
 	// Builder show it no more than it may see; nil for ordinary clients.
 	Nested Nested

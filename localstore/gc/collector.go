@@ -104,6 +104,11 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 	if req.Action.deletes() {
 		defer c.o.Store.Reserve()
 	}
+	if req.Needed != nil {
+		if req.MaxFreed, err = req.Needed(); req.MaxFreed == 0 || err != nil {
+			return Results{}, err
+		}
+	}
 	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims()}
 	err = r.collect(ctx)
 	return r.results, err

@@ -30,6 +30,8 @@ type Request struct {
 	DeleteReferrers bool
 	// MaxFreed is after how many freed bytes to stop; 0 collects nothing of a whole store.
 	MaxFreed uint64
+	// Needed, if not nil, is asked once no other collection can run any more, and gives MaxFreed; 0 is for doing nothing.
+	Needed func() (uint64, error)
 	// KeepOutputs keeps the outputs of live derivations, KeepDerivations the derivers of live paths (settings
 	// keep-outputs and keep-derivations). Clients before 2.35 expect both to count for DeleteSpecific, later ones
 	// neither; they never count for the other actions on specific paths.
