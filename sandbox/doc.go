@@ -19,6 +19,11 @@
 // What costs much and carries nothing from build to build is kept: user namespaces, one for each build user, and network
 // namespaces through which no packet has gone.
 //
+// Many mounts that one builder after another needs can be made once ([Launcher.Assemble]). No builder enters the mount
+// namespace that holds them: each gets a copy, in one call, which shares with the original nothing but what is mounted. A
+// mount costs the kernel 5 us to make and about as much to end, in a copy 0.8 and 0.6 us; less than a mount for each path
+// would show builders names that are not for them.
+//
 // A step that fails is an error that names it: "set up sandbox of '/bin/sh': mount '/proc': operation not permitted".
 // Nothing is left out because it does not work. [Launcher.Support] tells beforehand what the machine can do.
 //

@@ -175,10 +175,7 @@ func (i *isolator) input(f *forker, spec *Spec, files []uintptr) (*plan.Input, e
 		return nil, err
 	}
 	facts := i.askHost()
-	outside := plan.IDs{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
-	if spec.User != nil {
-		outside = plan.IDs{UID: spec.User.UID, GID: spec.User.GID}
-	}
+	outside := outsideIDs(spec.User)
 	in := &plan.Input{
 		Root: iso.Root, Entries: entries, ShareNetwork: iso.ShareNetwork,
 		UserNamespace: -1, Privileged: os.Geteuid() == 0, Outside: outside, Inside: outside, RequireGroups: iso.DropGroups,
@@ -188,6 +185,14 @@ func (i *isolator) input(f *forker, spec *Spec, files []uintptr) (*plan.Input, e
 		Dir: spec.Dir, Path: spec.Path, Args: spec.Args, Env: spec.Env,
 	}
 	return in, i.mapIDs(f, in, iso.IDs)
+}
+
+// outsideIDs are the builder's in the daemon's user namespace; nil is the daemon's own user.
+func outsideIDs(user *User) plan.IDs {
+	if user != nil {
+		return plan.IDs{UID: user.UID, GID: user.GID}
+	}
+	return plan.IDs{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 }
 
 func (i *isolator) mapIDs(f *forker, in *plan.Input, ids *IDMap) error {
@@ -258,6 +263,9 @@ func resolveBind(e *Entry, r *plan.Entry) (bool, error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		r.Kind = plan.BindDir
+		if e.Assembly != nil {
+			r.Assembly = e.Assembly.mounts
+		}
 	case unix.S_IFLNK:
 		r.Kind = plan.Link
 		if r.Text, err = os.Readlink(e.Source); err != nil {

@@ -83,6 +83,9 @@ type Entry struct {
 	Fresh bool
 	// Optional drops an EntryBind whose Source does not exist.
 	Optional bool
+	// Assembly is for an EntryBind that is Fresh: what was assembled on Source appears with it. It must stay open until
+	// [Launcher.Start] has returned.
+	Assembly *Assembly
 }
 
 // Support tells what the machine offers for isolation.

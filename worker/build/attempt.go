@@ -44,6 +44,7 @@ type attempt struct {
 
 	isolated bool    // the builder has a world of its own
 	chroot   *chroot // what that needs on disk, while it is there
+	root     *rootPlan
 
 	// rewrites are the strings that the builder sees in another form: placeholders and hash parts.
 	rewrites map[string]string

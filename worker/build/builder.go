@@ -61,6 +61,8 @@ type Launcher interface {
 	ClearUser(uid, count uint32) error
 	// Support tells which isolation Start is capable of.
 	Support() sandbox.Support
+	// Assemble mounts binds below a directory, for the builders to come.
+	Assemble(dir, root string, binds []sandbox.Bind, user *sandbox.User, ids *sandbox.IDMap) (*sandbox.Assembly, error)
 }
 
 var _ Launcher = (*sandbox.Launcher)(nil)

@@ -27,6 +27,9 @@ type chroot struct {
 	// points are names in inner that an earlier builder's inputs were mounted on, sorted.
 	points []string
 	reused bool
+	// assembled are inputs that are mounted already; nil for none.
+	assembled *assembled
+	pool      *chrootPool
 	// met is true of a builder that could have met others: it may have passed the directory on.
 	met bool
 }
@@ -42,11 +45,12 @@ func (c *chroot) moved(dir string) {
 	c.inner = c.root + string(c.store.Dir())
 }
 
-// makeChroot makes the directory anew; close it. gid is the group of the builder's user, -1 if it has none of its own
+// make makes the directory anew; close it. gid is the group of the builder's user, -1 if it has none of its own
 // (unix/build/chroot-derivation-builder.cc, prepareSandbox).
-func makeChroot(store *localstore.Store, drv storepath.Path, gid int) (*chroot, error) {
+func (p *chrootPool) make(drv storepath.Path, gid int) (*chroot, error) {
+	store := p.store
 	dir := chrootDir(store, drv)
-	c := &chroot{gid: gid, store: store}
+	c := &chroot{gid: gid, store: store, pool: p}
 	c.moved(dir)
 	err := unix.Mkdir(dir, 0o700)
 	if err == unix.EEXIST {
@@ -105,7 +109,7 @@ func (c *chroot) close() error {
 	if c.dir == "" {
 		return nil
 	}
-	err := removeTree(c.store, c.dir)
+	err := errors.Join(c.pool.disassemble(c), removeTree(c.store, c.dir))
 	if err == nil {
 		c.dir = ""
 	}
@@ -116,16 +120,26 @@ func (c *chroot) close() error {
 func (a *attempt) isolate() (err error) {
 	a.j.feed.Message(activity.Chatty, "setting up chroot environment in "+quotedPath(a.store.RealPath(a.j.drvPath)+".chroot"))
 	_, gid := a.owner()
-	if !a.usesUIDRange() {
+	if !a.usesUIDRange() && !a.hasOwnInput() {
 		if a.chroot = a.chroots.take(chrootDir(a.store, a.j.drvPath), gid, a.inputs); a.chroot != nil {
-			if err := a.chroot.adapt(a.inputs); err == nil {
+			if a.useAgain() {
 				return nil
 			}
-			a.complain("reuse root of builder", a.chroot.close())
+			a.complain("remove root of builder", a.chroot.close())
 		}
 	}
-	a.chroot, err = makeChroot(a.store, a.j.drvPath, gid)
+	a.chroot, err = a.chroots.make(a.j.drvPath, gid)
 	return err
+}
+
+// hasOwnInput tells whether an output is an input, too, which the builder shall not see.
+func (a *attempt) hasOwnInput() bool {
+	for _, o := range a.outputs {
+		if !o.known.IsZero() && isInput(a.inputs, o.known.Base()) {
+			return true
+		}
+	}
+	return false
 }
 
 // renewChroot replaces one that an earlier builder has had, in the same place.
@@ -134,7 +148,7 @@ func (a *attempt) renewChroot() (err error) {
 		return err
 	}
 	met := a.chroot.met
-	if a.chroot, err = makeChroot(a.store, a.j.drvPath, a.chroot.gid); err == nil {
+	if a.chroot, err = a.chroots.make(a.j.drvPath, a.chroot.gid); err == nil {
 		a.chroot.met = met
 	}
 	return err

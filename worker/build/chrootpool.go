@@ -36,6 +36,10 @@ type chrootPool struct {
 	idle   []*chroot
 	made   int // numbers names in place
 	timer  *time.Timer
+	// assembled are all there are, of idle chroots and of others; watch is there as long as they are.
+	assembled map[*assembled]struct{}
+	watch     *storeWatch
+	unable    bool // the machine cannot assemble inputs
 }
 
 // mostIdleChroots is how many are kept at most.
@@ -129,13 +133,17 @@ func (p *chrootPool) expire() {
 // empty deletes those that are idle.
 func (p *chrootPool) empty() error {
 	p.mu.Lock()
-	place := p.place
-	p.place, p.idle = nil, nil
+	place, idle := p.place, p.idle
+	p.place, p.idle, p.unable = nil, nil, false
 	p.mu.Unlock()
 	if place == nil {
 		return nil
 	}
-	return place.Close()
+	var errs []error
+	for _, c := range idle {
+		errs = append(errs, p.disassemble(c))
+	}
+	return errors.Join(append(errs, place.Close())...)
 }
 
 // close deletes what there is and takes no more.
@@ -152,6 +160,7 @@ func (p *chrootPool) close() error {
 
 // adapt removes what a builder with these inputs shall not find.
 func (c *chroot) adapt(inputs []storepath.Path) error {
+	before := len(c.points)
 	keep := c.points[:0]
 	for _, name := range c.points {
 		if isInput(inputs, name) {
@@ -161,6 +170,9 @@ func (c *chroot) adapt(inputs []storepath.Path) error {
 		}
 	}
 	c.points = keep
+	if c.assembled != nil && len(keep) < before {
+		c.pool.forget(c.assembled, keep)
+	}
 	return nil
 }
 

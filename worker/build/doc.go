@@ -36,6 +36,10 @@
 // A pure function lists what else is in its root; package sandbox makes it so, in memory. From there outputs are moved
 // into the store by the names of the daemon's directories, which no builder can reach.
 //
+// These directories are used again for builders that could meet nobody (chrootPool), and so are the mounts of many inputs
+// (assembled): builders with the same large closure are given copies of one set of mounts, while nothing else in the
+// world of one was in that of another.
+//
 // # Texts
 //
 // Failures carry upstream's texts (release 2.34.8). Upstream highlights arguments with escape sequences, on the wire

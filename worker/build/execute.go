@@ -222,6 +222,8 @@ func (a *attempt) start(spec *sandbox.Spec) (*sandbox.Process, error) {
 	if a.chroot != nil && a.chroot.reused && a.ctx.Err() == nil {
 		// An input may have become another kind of file since.
 		if err = a.renewChroot(); err == nil {
+			a.root.assembly, a.root.assembled = nil, nil
+			spec.Isolation.Entries = a.root.entries()
 			return a.start(spec)
 		}
 	}

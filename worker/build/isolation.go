@@ -109,8 +109,9 @@ func (a *attempt) isolation() (*sandbox.Isolation, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &rootPlan{storeDir: string(a.dir), realStoreDir: a.store.RealDir(), inner: a.chroot.inner, tmp: a.chroot.tmp,
+	a.root = &rootPlan{storeDir: string(a.dir), realStoreDir: a.store.RealDir(), inner: a.chroot.inner, tmp: a.chroot.tmp,
 		buildDir: a.tmp.inside, inputs: a.inputs, uid: uid, gid: gid, manyIDs: a.idCount() > 1, network: !a.kind.IsSandboxed}
+	plan := a.root
 	for _, o := range a.outputs {
 		if !o.known.IsZero() {
 			plan.outputs = append(plan.outputs, o.known)
@@ -123,6 +124,9 @@ func (a *attempt) isolation() (*sandbox.Isolation, error) {
 	}
 	if err := a.addHost(plan, paths); err != nil {
 		return nil, err
+	}
+	if a.chroot.assembled != nil {
+		plan.assembly, plan.assembled = a.chroot.assembled.mounts, a.chroot.assembled.names
 	}
 	return &sandbox.Isolation{Root: a.chroot.mount, Entries: plan.entries(), IDs: ids, ShareNetwork: plan.network,
 		DropGroups: a.set.RequireDropSupplementary}, nil

@@ -64,7 +64,11 @@ func (w *world) nothingLeft() {
 		w.Error(err)
 	}
 	var left []string
-	for _, pattern := range []string{w.root + "/store/*.chroot", w.root + "/store/tmp-*", w.root + "/var/builds/*", w.sess.Settings.BuildDir + "/nix-*"} {
+	patterns := []string{w.root + "/store/*.chroot", w.root + "/store/tmp-*", w.root + "/var/builds/*"}
+	if dir := w.sess.Settings.BuildDir; dir != "" {
+		patterns = append(patterns, dir+"/nix-*")
+	}
+	for _, pattern := range patterns {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			w.Fatal(err)

@@ -21,7 +21,9 @@ type rootPlan struct {
 	inner, tmp             string // of the host: what appears as the store directory and as /tmp
 	buildDir               string // as the builder sees it
 	inputs                 []storepath.Path
-	outputs                []storepath.Path // own ones, which are never shown
+	outputs                []storepath.Path    // own ones, which are never shown
+	assembly               *sandbox.Assembly   // of inputs, mounted already; may be nil
+	assembled              map[string]struct{} // what is in it, by name
 	paths                  sandboxPaths
 	uid, gid               uint32 // the builder's, inside
 	manyIDs                bool   // it has a range of ids
@@ -33,11 +35,11 @@ type rootPlan struct {
 
 // entries lists the root's contents, what is above before what is below (linux-derivation-builder.cc, enterChroot).
 func (r *rootPlan) entries() []sandbox.Entry {
-	list := make([]sandbox.Entry, 0, len(r.inputs)+len(r.paths)+24)
+	list := make([]sandbox.Entry, 0, len(r.inputs)-len(r.assembled)+len(r.paths)+24)
 	list = r.addEtc(list)
 	list = append(list,
 		sandbox.Entry{Kind: sandbox.EntryBind, Target: "/tmp", Source: r.tmp, Fresh: true},
-		sandbox.Entry{Kind: sandbox.EntryBind, Target: r.storeDir, Source: r.inner, Fresh: true})
+		sandbox.Entry{Kind: sandbox.EntryBind, Target: r.storeDir, Source: r.inner, Fresh: true, Assembly: r.assembly})
 	userDev := r.shows("/dev") && r.paths["/dev"].source != ""
 	if !userDev {
 		list = r.addDev(list)
@@ -109,6 +111,9 @@ func (r *rootPlan) addPaths(list []sandbox.Entry) []sandbox.Entry {
 		}
 	}
 	for _, p := range r.inputs {
+		if _, there := r.assembled[p.Base()]; there {
+			continue
+		}
 		target := r.storeDir + "/" + p.Base()
 		if _, own := hidden[target]; !own {
 			list = append(list, sandbox.Entry{Kind: sandbox.EntryBind, Target: target, Source: r.realStoreDir + "/" + p.Base(), ReadOnly: true})

@@ -71,6 +71,9 @@ type Entry struct {
 	Target, Source, Text string
 	Mode                 uint32
 	Own, ReadOnly, Fresh bool
+	// Assembly is for a BindDir: the descriptor of a mount namespace whose root, with all mounts, takes Source's place;
+	// 0 for none.
+	Assembly int
 }
 
 // Steps are what the child does.

@@ -73,6 +73,18 @@ func TestSteps(t *testing.T) {
 			golden(t, tt.name, Steps(in))
 		})
 	}
+	t.Run("assembled", func(t *testing.T) {
+		in := base()
+		in.Entries = append(in.Entries[:4:4], in.Entries[5:]...)
+		in.Entries[3].Assembly = 30
+		golden(t, "assembled", Steps(in))
+	})
+	for name, namespace := range map[string]int{"assembly": -1, "assembly-unprivileged": 20} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name, Assemble(Assembly{Dir: "/nix/store/x.drv.chroot/root/nix/store", Root: "/nix/store/x.drv.chroot/mnt", UserNamespace: namespace,
+				Entries: []Entry{{Kind: BindDir, Target: "in1", Source: "/nix/store/in1"}, {Kind: BindFile, Target: "in2", Source: "/nix/store/in2"}}}))
+		})
+	}
 	t.Run("trial", func(t *testing.T) { golden(t, "trial", Trial(-1)) })
 	t.Run("trial-unprivileged", func(t *testing.T) { golden(t, "trial-unprivileged", Trial(20)) })
 	t.Run("network", func(t *testing.T) { golden(t, "network", Network(20)) })

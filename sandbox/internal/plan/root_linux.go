@@ -59,18 +59,30 @@ func (p *planner) group() {
 
 // readOnlyBelow makes all mounts below a directory read-only, but not the directory's own.
 func (p *planner) readOnlyBelow(dir string) {
-	p.readOnly(dir, relative(dir))
-	b := make([]byte, mountAttrSize)
-	b[8] = unix.MOUNT_ATTR_RDONLY // attr_clr
-	s := p.add("make writable", dir, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(relative(dir)), num(0), raw(b), num(mountAttrSize))
-	s.Tolerate = p.steps[len(p.steps)-2].Tolerate
+	tolerate := p.readOnly(dir, relative(dir)).Tolerate
+	p.setWritable(dir, relative(dir)).Tolerate = tolerate
 }
 
-// openHidden gets hold of what lies in the directory that the new root is mounted over.
+// setWritable is for one mount alone.
+func (p *planner) setWritable(target, rel string) *Step {
+	b := make([]byte, mountAttrSize)
+	b[8] = unix.MOUNT_ATTR_RDONLY // attr_clr
+	return p.add("make writable", target, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(rel), num(0), raw(b), num(mountAttrSize))
+}
+
+// setReadOnly is for a mount and all below it.
+func (p *planner) setReadOnly(target, rel string) *Step {
+	return p.add("make read-only", target, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(rel), num(unix.AT_RECURSIVE),
+		raw(readOnlyAttr()), num(mountAttrSize))
+}
+
+// openHidden gets hold of what lies in the directory that the new root is mounted over, or elsewhere.
 func (p *planner) openHidden() {
 	for i := range p.in.Entries {
 		e := &p.in.Entries[i]
-		if (e.Kind == BindDir || e.Kind == BindFile) && strings.HasPrefix(e.Source, p.in.Root+"/") {
+		if e.Assembly > 0 {
+			p.openAssembled(e)
+		} else if (e.Kind == BindDir || e.Kind == BindFile) && strings.HasPrefix(e.Source, p.in.Root+"/") {
 			p.hidden[e.Target] = len(p.steps)
 			p.openTree(e.Source)
 		}
@@ -195,12 +207,12 @@ func (p *planner) bind(e *Entry, rel string) {
 
 // readOnly. A builder that is nobody else than the daemon owns its inputs: then this is what keeps them as they are,
 // and kernels that cannot do it (before 5.12) will not do.
-func (p *planner) readOnly(target, rel string) {
-	s := p.add("make read-only", target, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(rel), num(unix.AT_RECURSIVE),
-		raw(readOnlyAttr()), num(mountAttrSize))
+func (p *planner) readOnly(target, rel string) *Step {
+	s := p.setReadOnly(target, rel)
 	if p.in.Privileged && p.in.Outside.UID != 0 {
 		s.unless(unix.ENOSYS)
 	}
+	return s
 }
 
 const mountAttrSize = int(unsafe.Sizeof(unix.MountAttr{}))
