@@ -40,6 +40,16 @@ func databaseURI(dir string, useWAL, immutable bool) string {
 	return u.String()
 }
 
+// writerURI is the same for the connection that writes.
+func writerURI(dir string, useWAL bool) (string, error) {
+	uri := databaseURI(dir, useWAL, false)
+	if !useWAL {
+		return uri, nil
+	}
+	// It has no query, or there would be another interface in it already.
+	return uri + "?vfs=" + joinedVFS, registerJoined(joinedVFS, "unix")
+}
+
 func (c *conn) close() error { return c.sql.Close() }
 
 // stmt returns the prepared statement, ready for its parameters to be bound.

@@ -156,7 +156,11 @@ func (db *DB) openWriterConn(ctx context.Context) (*conn, error) {
 	if version == 0 {
 		flags |= sqlite.OpenCreate
 	}
-	c, err := openConn(db.uri, flags)
+	uri, err := writerURI(db.opts.Dir, db.opts.UseWAL)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openConn(uri, flags)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open SQLite database \"%s\": %w", db.file, err)
 	}
@@ -213,7 +217,8 @@ func setPragmas(c *conn, opts Options) error {
 	if !opts.UseWAL {
 		return nil
 	}
-	for _, text := range []string{journalSizeLimit, "wal_autocheckpoint = 40000"} {
+	// What a transaction changes stays in memory until it is committed, as [joinedVFS] needs it.
+	for _, text := range []string{journalSizeLimit, "wal_autocheckpoint = 40000", "cache_spill = false"} {
 		if _, err := c.pragma(text); err != nil {
 			return err
 		}
