@@ -13,7 +13,9 @@ import (
 // whether what was written last is newer than what was read last. The worker
 // flushes the end of each reply, and reads the next request only then.
 type served struct {
-	conn *net.UnixConn
+	conn   *net.UnixConn
+	socket *socket
+	turns  *turns
 	// greeting is how long the client may take for its greeting, from the first
 	// read on; 0 once it has come, or without a limit. Only the goroutine that
 	// reads looks at it.
@@ -42,7 +44,11 @@ func (s *served) Read(p []byte) (int, error) {
 		s.timed = true
 		s.conn.SetReadDeadline(time.Now().Add(s.greeting))
 	}
-	n, err := s.conn.Read(p)
+	sit := s.turns.sit(s)
+	n, err := s.socket.read(p, sit)
+	if sit {
+		s.turns.rise()
+	}
 	if s.timed && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errSilent
 	}
@@ -66,10 +72,11 @@ func (s *served) Greeted() {
 }
 
 // Write writes to the client.
-func (s *served) Write(p []byte) (int, error) { return s.conn.Write(p) }
+func (s *served) Write(p []byte) (int, error) { return s.socket.write(p) }
 
 // Idle is called by the worker when it is done with a request.
 func (s *served) Idle() {
+	s.turns.done(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mid = false

@@ -93,6 +93,7 @@ type run struct {
 	s     *Server
 	watch hangups
 	crowd *crowd
+	turns turns
 	wait  sync.WaitGroup
 
 	mu       sync.Mutex
@@ -191,7 +192,12 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	defer stop()
-	c := &served{conn: conn, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
+	socket, err := newSocket(conn)
+	if err != nil {
+		log.Error().Err(err).Msg("while processing connection")
+		return
+	}
+	c := &served{conn: conn, socket: socket, turns: &r.turns, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
 	if !r.add(c) {
 		return
 	}
