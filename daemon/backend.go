@@ -18,6 +18,7 @@ import (
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/builtin"
+	"nixdaemon/worker/remote"
 	"nixdaemon/worker/settings"
 )
 
@@ -46,6 +47,7 @@ type local struct {
 	store     *localstore.Store
 	launcher  *sandbox.Launcher
 	scheduler *build.Scheduler
+	remote    *remote.Builders
 	builder   builder
 	collector collector
 	auto      autoGC
@@ -84,7 +86,9 @@ func (b *local) buildAndCollect() error {
 	if err != nil {
 		return err
 	}
+	b.remote = newRemote(b)
 	b.scheduler = build.New(build.Options{
+		Remote:  b.remote,
 		Timed:   b.logTiming,
 		Cgroups: cgroups,
 		Store:   b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
@@ -113,7 +117,7 @@ func (b *local) close() error {
 	if b.scheduler != nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // the connections are gone: nobody waits for a build any more
-		errs = append(errs, b.scheduler.Close(ctx))
+		errs = append(errs, b.scheduler.Close(ctx), b.remote.Close())
 	}
 	if b.auto.Auto != nil {
 		b.auto.Close()

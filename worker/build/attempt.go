@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -50,6 +51,7 @@ type attempt struct {
 	rewrites map[string]string
 
 	activity activity.ID
+	logFile  io.WriteCloser // of a build elsewhere
 	out      outcome
 	clock    stopwatch
 
@@ -74,7 +76,7 @@ func (b *builder) run(s *Scheduler, j *job) outcome {
 	if a.ctx.Err() != nil && err != nil {
 		err = context.Cause(a.ctx)
 	}
-	a.finish(err == nil)
+	a.finish(err == nil && !a.out.again)
 	a.clock.report(a.o.Timed, j.drvPath)
 	if err != nil {
 		f := failed(err)
@@ -93,7 +95,11 @@ func (a *attempt) build() (err error) {
 	if err := a.findInputs(); err != nil {
 		return err
 	}
-	done, err := a.lock()
+	place := a.lock
+	if a.j.machines != nil {
+		place = a.elsewhere
+	}
+	done, err := place()
 	if err != nil || done {
 		return err
 	}
@@ -153,11 +159,11 @@ func (a *attempt) findInputs() error {
 	return err
 }
 
-// lock takes the locks of the outputs. done means that they are there already, made by somebody else meanwhile.
-func (a *attempt) lock() (done bool, err error) {
+// lockFiles are the files whose locks stand for the outputs.
+func (a *attempt) lockFiles() ([]string, error) {
 	static, err := a.drv.OutputPaths(a.dir)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	files := make([]string, 0, len(static))
 	for name, p := range static {
@@ -166,6 +172,15 @@ func (a *attempt) lock() (done bool, err error) {
 		} else {
 			files = append(files, a.store.RealPath(p))
 		}
+	}
+	return files, nil
+}
+
+// lock takes the locks of the outputs. done means that they are there already, made by somebody else meanwhile.
+func (a *attempt) lock() (done bool, err error) {
+	files, err := a.lockFiles()
+	if err != nil {
+		return false, err
 	}
 	a.locks, err = a.store.LockPaths(a.ctx, files, pathlock.Options{TryOnly: true})
 	if errors.Is(err, pathlock.ErrLocked) {
@@ -179,6 +194,16 @@ func (a *attempt) lock() (done bool, err error) {
 
 // waitForLocks waits without a slot, since whoever holds the locks may take long.
 func (a *attempt) waitForLocks(files []string) (done bool, err error) {
+	if err := a.awaitLocks(files); err != nil {
+		return false, err
+	}
+	if done, err := a.allThere(); err != nil || done {
+		return done, err
+	}
+	return false, a.s.takeSlot(a.j)
+}
+
+func (a *attempt) awaitLocks(files []string) (err error) {
 	slices.Sort(files)
 	a.waited = true
 	reason := "waiting for lock on " + ansiMagenta + "'" + strings.Join(files, "', '") + "'" + ansiNormal
@@ -188,13 +213,7 @@ func (a *attempt) waitForLocks(files []string) (done bool, err error) {
 	a.s.giveSlotBack(a.j, "lock on "+strings.Join(files, ", "))
 	a.locks, err = a.store.LockPaths(a.ctx, files, pathlock.Options{})
 	a.j.feed.Stop(id)
-	if err != nil {
-		return false, err
-	}
-	if done, err := a.allThere(); err != nil || done {
-		return done, err
-	}
-	return false, a.s.takeSlot(a.j)
+	return err
 }
 
 // allThere looks which outputs exist, now that nobody else can make them.

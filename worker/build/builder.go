@@ -29,6 +29,8 @@ type Options struct {
 	Cgroups *cgroup.Hierarchy
 	// Substituter gets paths from elsewhere; nil means that everything is built.
 	Substituter Substituter
+	// Remote has derivations built on other machines; nil means that none are.
+	Remote Remote
 	// IDs numbers activities; the daemon has one for all that it tells clients.
 	IDs *activity.IDs
 	// MaxTotalJobs is how many builds run at once for all clients together; at least 1.
@@ -73,6 +75,7 @@ func New(o Options) *Scheduler {
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
+	s.remote = o.Remote
 	s.ended = b.chroots.close
 	return s
 }

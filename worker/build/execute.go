@@ -171,7 +171,10 @@ type nopCloser struct{ io.Writer }
 func (nopCloser) Close() error { return nil }
 
 // begin tells everybody that the build has begun.
-func (a *attempt) begin() {
+func (a *attempt) begin() { a.announceBuild("", "") }
+
+// announceBuild tells of a build on a machine; "" is this one.
+func (a *attempt) announceBuild(where, machine string) {
 	what := "building '%s'"
 	switch a.j.mode {
 	case derivation.BuildRepair:
@@ -181,8 +184,8 @@ func (a *attempt) begin() {
 	}
 	drv := a.dir.Print(a.j.drvPath)
 	a.activity = a.s.ids.Next()
-	a.j.feed.Start(a.activity, activity.Info, activity.Build, strings.Replace(what, "%s", drv, 1),
-		[]activity.Field{activity.Text(drv), activity.Text(""), activity.Number(1), activity.Number(1)}, 0)
+	a.j.feed.Start(a.activity, activity.Info, activity.Build, strings.Replace(what, "%s", drv, 1)+where,
+		[]activity.Field{activity.Text(drv), activity.Text(machine), activity.Number(1), activity.Number(1)}, 0)
 	a.j.hasBegun()
 }
 
@@ -323,8 +326,7 @@ func (a *attempt) verdict(res sandbox.Result, l *limits) error {
 	case a.ctx.Err() != nil:
 		return a.ctx.Err()
 	case l.tooLong:
-		return failuref(derivation.StatusLogLimitExceeded, "%s killed after writing more than %s bytes of log output",
-			"building derivation '"+a.dir.Print(a.j.drvPath)+"'", a.set.MaxBuildLogSize)
+		return a.logTooLong()
 	case seconds > 0:
 		return failuref(derivation.StatusTimedOut, "timed out after %s seconds", seconds)
 	case res.ExitCode == 0:
@@ -341,6 +343,11 @@ func (a *attempt) verdict(res sandbox.Result, l *limits) error {
 	}
 	a.out.builder = failure
 	return &Failure{Status: status, Msg: textf("builder for '%s' %s", a.dir.Print(a.j.drvPath), failure.reason)}
+}
+
+func (a *attempt) logTooLong() error {
+	return failuref(derivation.StatusLogLimitExceeded, "%s killed after writing more than %s bytes of log output",
+		"building derivation '"+a.dir.Print(a.j.drvPath)+"'", a.set.MaxBuildLogSize)
 }
 
 // diskFull guesses whether lack of space may have made a build fail.

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol/activity"
-	"nixdaemon/protocol/derivation"
 	"nixdaemon/sandbox"
 	"nixdaemon/worker/settings"
 )
@@ -195,10 +194,14 @@ func (a *attempt) notExecuted(err error) error {
 
 // unableToStart is the end of a request all of whose derivations wait for a slot that it has forbidden: an external
 // builder is preferred to saying so at once, as for other derivations.
-func unableToStart(s *settings.Settings, drv *derivation.Derivation) error {
-	if s.MaxJobs > 0 || externalBuilder(s, drv.Platform) == nil {
+func (d *drvGoal) unableToStart() error {
+	s := d.r.sess.Settings
+	if s.MaxJobs > 0 || externalBuilder(s, d.drv.Platform) == nil {
 		return nil
 	}
-	return errorf("Unable to start any build; either increase '--max-jobs' or enable remote builds." +
-		"\n\nFor more information run 'man nix.conf' and search for '/machines'.")
+	why := "either increase '--max-jobs' or enable remote builds."
+	if d.r.s.remote != nil && d.r.s.remote.Configured(s) {
+		why = "remote machines may not have all required system features."
+	}
+	return errorf("Unable to start any build; %s\n\nFor more information run 'man nix.conf' and search for '/machines'.", plain(why))
 }

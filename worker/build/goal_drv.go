@@ -3,6 +3,7 @@ package build
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nixhash"
@@ -151,19 +152,11 @@ func (d *drvGoal) sourcesDone() {
 	d.start()
 }
 
-// start asks for the job, unless this machine cannot do it. The remote builders will be asked here, before or after.
+// start asks for the job, unless no machine can do it.
 func (d *drvGoal) start() {
 	r := d.r
 	options, err := r.s.options(r.sess.Settings, r.log, d.drvPath, d.drv)
 	if err != nil {
-		r.fail(err)
-		return
-	}
-	if f := r.s.rejectLocal(r.sess.Settings, d.drvPath, d.drv, options); f != nil {
-		d.failWith(f)
-		return
-	}
-	if err := unableToStart(r.sess.Settings, d.drv); err != nil {
 		r.fail(err)
 		return
 	}
@@ -175,8 +168,40 @@ func (d *drvGoal) start() {
 		r.fail(err)
 		return
 	}
+	here := d.whyNotHere(options)
+	machines, err := d.machinesFor(options, here == nil)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	if machines == nil && here != nil {
+		if f, ok := here.(*Failure); ok {
+			d.failWith(f)
+		} else {
+			r.fail(here)
+		}
+		return
+	}
+	d.submit(options, text, machines, here)
+}
+
+// whyNotHere is nil if this machine can do it.
+func (d *drvGoal) whyNotHere(options *derivation.Options) error {
+	if f := d.r.s.rejectLocal(d.r.sess.Settings, d.drvPath, d.drv, options); f != nil {
+		return f
+	}
+	if err := d.unableToStart(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// submit makes the goal wait for a job.
+func (d *drvGoal) submit(options *derivation.Options, text nixhash.Hash, machines Machines, here error) {
+	r := d.r
 	var good map[storepath.Path]bool
 	if d.mode == derivation.BuildRepair {
+		var err error
 		if good, err = d.examineOutputs(); err != nil {
 			r.fail(err)
 			return
@@ -186,8 +211,15 @@ func (d *drvGoal) start() {
 	j := &job{
 		good:    good,
 		key:     jobKey{drv: d.drvPath, mode: d.mode, settings: r.outcomeSettings, text: text},
-		options: options,
+		options: options, machines: machines, here: here,
 		drvPath: d.drvPath, drv: d.drv, mode: d.mode, settings: r.sess.Settings,
+	}
+	if machines != nil {
+		j.gate = gateKey{machines: machines.Key(), system: d.drv.Platform, features: strings.Join(requiredFeatures(d.drv, options), " ")}
+		j.key.machines = machines.Key()
+		if here != nil {
+			j.key.machines += "\x00" + here.Error()
+		}
 	}
 	if d.sub = r.s.subscribe(r, d, j); d.sub == nil {
 		r.fail(errorf("derivation '%s' is being built by the builder that asks for it", r.dir.Print(d.drvPath)))

@@ -18,6 +18,8 @@ type jobKey struct {
 	text nixhash.Hash
 	// settings is the outcome-changing part of the settings, see outcomeSettings.
 	settings string
+	// machines is the key of the machines that may build it, and why this one may not.
+	machines string
 }
 
 type jobState uint8
@@ -26,6 +28,7 @@ const (
 	jobQueued  jobState = iota // in its subscribers' queues, for its first or another slot
 	jobRunning                 // holds a slot
 	jobWaiting                 // runs, but without a slot, since it waits for somebody else
+	jobAsking                  // waits for its turn to ask for a machine
 	jobDone                    // has ended, or was given up
 )
 
@@ -39,6 +42,11 @@ type job struct {
 	options  *derivation.Options
 	good     map[storepath.Path]bool // when repairing: whether the contents of outputs are as registered, where that is known
 	feed     feed
+
+	// machines may build it; nil if none but this one may. here is nil if this one may, too.
+	machines Machines
+	here     error
+	gate     gateKey
 
 	// ctx ends when nobody wants the job any more.
 	ctx    context.Context
@@ -83,6 +91,9 @@ type outcome struct {
 
 	status  derivation.BuildStatus
 	outputs map[string]storepath.Path
+
+	// again is set instead of anything else when the job is to go on once it has a slot.
+	again bool
 
 	timesBuilt          uint64
 	startTime, stopTime int64

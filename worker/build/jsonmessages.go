@@ -9,15 +9,22 @@ import (
 	"nixdaemon/protocol/activity"
 )
 
-// maxBuilderActivities bounds the activities that one builder may have open.
-const maxBuilderActivities = 1024
+// maxBuilderActivities bounds the activities that one builder may have open, maxHookActivities those of a build hook.
+const (
+	maxBuilderActivities = 1024
+	maxHookActivities    = 64 << 10
+)
 
 // jsonMessages understands the lines by which a builder logs with structure: "@nix " and a JSON object
-// (libutil/logging.cc, handleJSONLogMessage, for a source that is not trusted: of activities only file transfers count).
+// (libutil/logging.cc, handleJSONLogMessage). Of a source that is not trusted, as a builder is not, only those activities
+// count that are file transfers.
 type jsonMessages struct {
-	sink activity.Sink
-	id   activity.ID // the Build activity
-	ids  *activity.IDs
+	sink    activity.Sink
+	id      activity.ID // the Build activity; 0 for none
+	ids     *activity.IDs
+	trusted bool
+	source  string // in messages; "" is the builder
+
 	open map[uint64]activity.ID // the builder's own numbers
 }
 
@@ -31,7 +38,7 @@ func (m *jsonMessages) handle(line string) bool {
 		return false
 	}
 	if problem := jsonProblem(text); problem != "" {
-		m.sink.Message(activity.Error, textf("bad JSON log message from the derivation builder: %s", problem).Coloured())
+		m.sink.Message(activity.Error, textf("bad JSON log message from %s: %s", plain(m.sourceName()), problem).Coloured())
 		return false
 	}
 	msg, err := parseMessage(text)
@@ -39,10 +46,25 @@ func (m *jsonMessages) handle(line string) bool {
 		err = m.act(msg)
 	}
 	if err != nil {
-		m.sink.Message(activity.Warn, warning(textf("Unable to handle a JSON message from the derivation builder: %s", err.Error())))
+		m.sink.Message(activity.Warn, warning(textf("Unable to handle a JSON message from %s: %s", plain(m.sourceName()), err.Error())))
 		return false
 	}
 	return true
+}
+
+func (m *jsonMessages) sourceName() string {
+	if m.source == "" {
+		return "the derivation builder"
+	}
+	return m.source
+}
+
+// counts tells whether activities of a type are passed on.
+func (m *jsonMessages) counts(kind uint64) bool {
+	if m.trusted {
+		return len(m.open) < maxHookActivities
+	}
+	return activity.Type(kind) == activity.FileTransfer && len(m.open) < maxBuilderActivities
 }
 
 func parseMessage(text string) (jsonMessage, error) {
@@ -80,6 +102,9 @@ func (m *jsonMessages) act(msg jsonMessage) error {
 		if err != nil {
 			return err
 		}
+		if m.id == 0 {
+			return nil
+		}
 		m.sink.Result(m.id, activity.SetPhase, []activity.Field{activity.Text(phase)})
 	case "msg":
 		text, err := msg.text("msg")
@@ -97,7 +122,7 @@ func (m *jsonMessages) act(msg jsonMessage) error {
 
 func (m *jsonMessages) start(msg jsonMessage) error {
 	kind, err := msg.number("type")
-	if err != nil || activity.Type(kind) != activity.FileTransfer || len(m.open) >= maxBuilderActivities {
+	if err != nil || !m.counts(kind) {
 		return err
 	}
 	number, err := msg.number("id")
@@ -124,7 +149,7 @@ func (m *jsonMessages) start(msg jsonMessage) error {
 	}
 	id := m.ids.Next()
 	m.open[number] = id
-	m.sink.Start(id, activity.Level(level), activity.FileTransfer, text, fields, m.id)
+	m.sink.Start(id, activity.Level(level), activity.Type(kind), text, fields, m.id)
 	return nil
 }
 

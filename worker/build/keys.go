@@ -16,7 +16,7 @@ func outcomeSettings(s *settings.Settings) string {
 		s.Sandbox, s.SandboxPaths, s.SandboxFallback, s.RequireDropSupplementary, s.SandboxDevShmSize, s.SandboxBuildDir, s.BuildDir,
 		s.AllowedImpureHostDeps, s.RunDiffHook, s.DiffHook, s.PreBuildHook, s.PostBuildHook, s.FilterSyscalls, s.AllowNewPrivileges,
 		s.ImpersonateLinux26, s.UseCgroups, s.AutoAllocateUIDs, s.StartID, s.IDCount, s.BuildUsersGroup, s.ImpureEnv, s.HashedMirrors, s.NetrcFile, s.SSLCertFile,
-		s.KeepBuildLog, s.CompressBuildLog, s.SecretKeyFiles, s.AutoOptimiseStore, s.ExperimentalFeatures, s.Builders, s.Fallback, s.ExternalBuilders,
+		s.KeepBuildLog, s.CompressBuildLog, s.SecretKeyFiles, s.AutoOptimiseStore, s.ExperimentalFeatures, s.Builders, s.BuildHook, s.BuildersUseSubstitutes, s.Fallback, s.ExternalBuilders,
 		s.IgnoredACLs, s.FsyncStorePaths, s.ConnectTimeout, s.StalledDownloadTimeout, s.DownloadAttempts, s.DownloadSpeed,
 		s.UserAgentSuffix, s.HTTP2,
 	} {

@@ -35,6 +35,8 @@ type request struct {
 	good            map[storepath.Path]bool         // see contentsGood
 	closing         []activity.ID                   // activities that last as long as the request
 	outcomeSettings string
+	sought          bool     // for machines
+	machines        Machines // nil if there are none
 	flags           exitFlags
 	progress        progress
 	fetching        fetching
@@ -110,6 +112,9 @@ func (r *request) end() {
 	}
 	r.subs = nil
 	r.fetching.end()
+	if r.machines != nil {
+		r.machines.Release()
+	}
 	for _, id := range r.closing {
 		r.log.Stop(id)
 	}

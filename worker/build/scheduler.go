@@ -23,6 +23,7 @@ var ErrClosed = errors.New("scheduler is closed")
 type Scheduler struct {
 	store    Store
 	subst    Substituter // may be nil
+	remote   Remote      // may be nil
 	memo     *derivation.Memo
 	features settings.FeatureSet // the daemon's own
 
@@ -41,6 +42,8 @@ type Scheduler struct {
 	closed bool
 	jobs   map[jobKey]*job
 	slots  slots
+
+	remotes remotes
 }
 
 func newScheduler(store Store, subst Substituter, ids *activity.IDs, log zerolog.Logger, total int, run func(*Scheduler, *job) outcome) *Scheduler {
@@ -50,6 +53,8 @@ func newScheduler(store Store, subst Substituter, ids *activity.IDs, log zerolog
 		base: base, cancel: cancel,
 		jobs:  make(map[jobKey]*job),
 		slots: slots{total: total},
+
+		remotes: remotes{gates: make(map[gateKey]*gate), byUser: make(map[string]int)},
 	}
 }
 
@@ -89,13 +94,17 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 		return nil
 	}
 	j := s.jobs[template.key]
-	if j == nil {
+	begins := j == nil
+	if begins {
 		j = template
 		j.ctx, j.cancel = context.WithCancel(s.base)
 		j.begun = make(chan struct{})
 		j.hasBegun = sync.OnceFunc(func() { close(j.begun) })
 		j.setState(jobQueued)
 		s.jobs[j.key] = j
+		if j.machines != nil {
+			j.machines.Retain()
+		}
 	}
 	slot := s.slots.client(r.sess.User, r.sess.Client, clampInt(r.sess.Settings.MaxJobs))
 	sub := &subscription{job: j, req: r, goal: g, slot: slot}
@@ -103,7 +112,9 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 	if r.outer != nil {
 		r.outer.wants = append(r.outer.wants, sub)
 	}
-	if j.state == jobQueued {
+	if begins && j.machines != nil {
+		s.lineUpLocked(j, false)
+	} else if j.state == jobQueued {
 		slot.push(j)
 		s.dispatchLocked()
 		s.lendLocked(r.outer)
@@ -138,8 +149,9 @@ func (s *Scheduler) abandonLocked(j *job) {
 	if s.jobs[j.key] == j {
 		delete(s.jobs, j.key)
 	}
-	if j.state == jobQueued && j.resume == nil {
+	if (j.state == jobQueued || j.state == jobAsking) && j.resume == nil {
 		j.setState(jobDone)
+		j.releaseMachines()
 	}
 	j.cancel()
 }
@@ -153,10 +165,7 @@ func (s *Scheduler) dispatchLocked() {
 
 // startLocked has a job that was given a slot begin, or go on.
 func (s *Scheduler) startLocked(j *job) {
-	j.setState(jobRunning)
-	for _, sub := range j.subs {
-		sub.req.inbox.post(notice{goal: sub.goal, started: true})
-	}
+	s.runsLocked(j)
 	if j.resume != nil {
 		close(j.resume)
 		j.resume = nil
@@ -168,7 +177,16 @@ func (s *Scheduler) startLocked(j *job) {
 func (s *Scheduler) perform(j *job) {
 	out := s.guarded(j)
 	s.mu.Lock()
+	if out.again {
+		if s.queueAgainLocked(j) {
+			s.mu.Unlock()
+			return
+		}
+		out = outcome{err: context.Cause(j.ctx)}
+	}
 	j.setState(jobDone)
+	s.leaveGateLocked(j)
+	j.releaseMachines()
 	if s.jobs[j.key] == j {
 		delete(s.jobs, j.key)
 	}
@@ -228,18 +246,7 @@ func (s *Scheduler) giveSlotBack(j *job, reason string) {
 
 // takeSlot waits for a slot again after giveSlotBack, ahead of what its clients have queued since.
 func (s *Scheduler) takeSlot(j *job) error {
-	s.mu.Lock()
-	resume := make(chan struct{})
-	j.resume = resume
-	j.setState(jobQueued)
-	for _, sub := range j.subs {
-		sub.slot.queue = slices.Insert(sub.slot.queue, 0, j)
-	}
-	s.dispatchLocked()
-	for _, sub := range j.subs {
-		s.lendLocked(sub.req.outer)
-	}
-	s.mu.Unlock()
+	resume := s.queueForSlot(j)
 	select {
 	case <-resume:
 		return nil
@@ -266,6 +273,13 @@ func (s *Scheduler) addRoot(ctx context.Context, j *job, p storepath.Path) error
 		}
 	}
 	return nil
+}
+
+// releaseMachines lets go of the machines that may build the job. It may be called with the scheduler's mutex held.
+func (j *job) releaseMachines() {
+	if j.machines != nil {
+		j.machines.Release()
+	}
 }
 
 func clampInt(n uint) int {

@@ -63,3 +63,7 @@ func signalText(s syscall.Signal) string {
 	}
 	return "Unknown signal " + itoa(int(s))
 }
+
+func (f *RemoteFailure) status() string {
+	return statusText(sandbox.Result{ExitCode: f.ExitCode, Signal: f.Signal})
+}

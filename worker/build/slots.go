@@ -85,11 +85,25 @@ func (s *slots) take(c *clientSlots) *job {
 	j := c.queue[0]
 	c.queue[0] = nil
 	c.queue = c.queue[1:]
+	s.charge(c, j)
+	return j
+}
+
+func (s *slots) charge(c *clientSlots, j *job) {
 	c.running++
 	c.holds++
 	s.running++
 	j.charged = c
-	return j
+}
+
+// takeNow charges a client for a job outside its queue; false if no slot is free. Who is in a queue cannot take one that
+// is free.
+func (s *slots) takeNow(c *clientSlots, j *job) bool {
+	if s.running >= s.total || c.running >= c.max {
+		return false
+	}
+	s.charge(c, j)
+	return true
 }
 
 // done gives the slot of a job back.

@@ -73,6 +73,8 @@ func (j *job) statusLocked() BuildStatus {
 		b.State = "running"
 	case jobWaiting:
 		b.State = "waiting"
+	case jobAsking:
+		b.State, b.Reason = "waiting", "machine"
 	}
 	for _, sub := range j.subs {
 		b.Clients = append(b.Clients, ClientID{sub.req.sess.User, sub.req.sess.Client})
