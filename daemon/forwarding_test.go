@@ -15,8 +15,8 @@ import (
 	"nixdaemon/worker/settings"
 )
 
-// remote is a configuration with another daemon's store.
-func remote(t *testing.T, uri, socket string) *config.Config {
+// remoteConfig is a configuration with another daemon's store.
+func remoteConfig(t *testing.T, uri, socket string) *config.Config {
 	t.Helper()
 	ref, err := settings.ParseStoreReference(uri)
 	if err != nil {
@@ -38,7 +38,7 @@ func TestOwnSocket(t *testing.T) {
 		return b.serve(ctx, s, p)
 	}})
 	var err error
-	if b, err = assemble(t.Context(), remote(t, "unix://"+socket, socket), zerolog.Nop(), []string{socket}); err != nil {
+	if b, err = assemble(t.Context(), remoteConfig(t, "unix://"+socket, socket), zerolog.Nop(), []string{socket}); err != nil {
 		t.Fatal(err)
 	}
 	close(ready)
@@ -58,7 +58,7 @@ func TestOwnSocket(t *testing.T) {
 }
 
 func TestOtherRemoteStores(t *testing.T) {
-	_, err := assemble(t.Context(), remote(t, "https://cache.example", ""), zerolog.Nop(), nil)
+	_, err := assemble(t.Context(), remoteConfig(t, "https://cache.example", ""), zerolog.Nop(), nil)
 	if err == nil || err.Error() != "cannot serve store 'https://cache.example': only local stores and those of other daemons can be served" {
 		t.Errorf("got %v", err)
 	}

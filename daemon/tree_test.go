@@ -68,6 +68,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"nixdaemon/worker/build", "nixdaemon/worker", "the daemon joins them"},
 	{"nixdaemon/worker/build", "nixdaemon/worker/substitute", "the daemon joins them"},
 	{"nixdaemon/worker/build", "nixdaemon/worker/restricted", "the daemon joins them"},
+	{"nixdaemon/worker/build", "nixdaemon/worker/remote", "the daemon joins them"},
+	{"nixdaemon/worker", "nixdaemon/worker/remote", "the daemon joins them"},
 	{"nixdaemon/worker/restricted", "nixdaemon/worker/build", "the daemon joins them"},
 	{"nixdaemon/worker/...", "nixdaemon/daemon/...", "workers are below the daemon"},
 }
