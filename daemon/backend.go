@@ -46,6 +46,7 @@ type local struct {
 	log       zerolog.Logger
 	store     *localstore.Store
 	launcher  *sandbox.Launcher
+	subst     *substituter
 	scheduler *build.Scheduler
 	remote    *remote.Builders
 	builder   builder
@@ -86,12 +87,14 @@ func (b *local) buildAndCollect() error {
 	if err != nil {
 		return err
 	}
+	b.subst = newSubstituter(b.cfg, b.store, b.keys.trustedKeys, &b.ids, b.log)
 	b.remote = newRemote(b)
 	b.scheduler = build.New(build.Options{
-		Remote:  b.remote,
-		Timed:   b.logTiming,
-		Cgroups: cgroups,
-		Store:   b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
+		Substituter: b.subst,
+		Remote:      b.remote,
+		Timed:       b.logTiming,
+		Cgroups:     cgroups,
+		Store:       b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
 		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
 		Getenv:         os.Getenv,
@@ -121,6 +124,9 @@ func (b *local) close() error {
 	}
 	if b.auto.Auto != nil {
 		b.auto.Close()
+	}
+	if b.subst != nil {
+		errs = append(errs, b.subst.close())
 	}
 	errs = append(errs, b.launcher.Close(), b.store.Close())
 	return errors.Join(errs...)

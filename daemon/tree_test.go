@@ -70,6 +70,9 @@ var forbidden = []struct{ from, to, why string }{
 	{"nixdaemon/worker/build", "nixdaemon/worker/restricted", "the daemon joins them"},
 	{"nixdaemon/worker/build", "nixdaemon/worker/remote", "the daemon joins them"},
 	{"nixdaemon/worker", "nixdaemon/worker/remote", "the daemon joins them"},
+	{"nixdaemon/worker/substitute/...", "nixdaemon/worker/build", "the daemon joins them"},
+	{"nixdaemon/worker/substitute/...", "nixdaemon/worker", "the daemon joins them"},
+	{"nixdaemon/worker/substitute/narinfocache", "nixdaemon/localstore/...", "what caches have said has to do with no store"},
 	{"nixdaemon/worker/restricted", "nixdaemon/worker/build", "the daemon joins them"},
 	{"nixdaemon/worker/...", "nixdaemon/daemon/...", "workers are below the daemon"},
 }

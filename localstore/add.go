@@ -23,6 +23,9 @@ type AddOptions struct {
 	Optimise bool
 	// Log receives what the client shall see; nil drops it.
 	Log activity.Sink
+	// LeaveUnread says that what follows an archive does not matter: one that turns out not to be needed is not read at
+	// all, so that it need not even be fetched. For AddNAR alone.
+	LeaveUnread bool
 	// LocksHeld tells of paths that the caller has locked already; nil means none.
 	LocksHeld func(storepath.Path) bool
 	// Roots receives the path before it is added; nil leaves it open to collection.

@@ -15,22 +15,30 @@ import (
 
 // AddNAR adds a path whose metadata is given with the archive of its contents. The archive must be what the metadata
 // says: hash, size and content address. Exactly one archive is consumed from r, also when the path is valid already
-// or refused; unless the archive is malformed or r fails, which leaves the position undefined.
+// or refused; unless the archive is malformed or r fails, which leaves the position undefined, or o says to leave it.
 func (s *Store) AddNAR(ctx context.Context, info *pathinfo.Info, r io.Reader, o AddOptions) error {
 	r = ctxReader(ctx, r)
 	h := s.acquire()
 	defer h.release()
 	a, err := s.admit(ctx, h, info, &o)
 	if a == nil || err != nil {
-		return joinErrors(err, nar.Skip(r))
+		return joinErrors(err, o.skip(r))
 	}
 	consumed := false
 	err = a.importNAR(ctx, info, r, &consumed)
 	a.end(err)
 	if !consumed {
-		err = joinErrors(err, nar.Skip(r))
+		err = joinErrors(err, o.skip(r))
 	}
 	return err
+}
+
+// skip reads over an archive that is not needed, for the sake of what follows it.
+func (o *AddOptions) skip(r io.Reader) error {
+	if o.LeaveUnread {
+		return nil
+	}
+	return nar.Skip(r)
 }
 
 // joinErrors keeps a single error as it is: its text is for clients.

@@ -49,7 +49,7 @@ func (r *Reader) BuildResult() (derivation.BuildResult, error) {
 			return res, err
 		}
 	}
-	res.BuiltOutputs, err = r.BuiltOutputs()
+	res.BuiltOutputs, err = r.builtOutputs()
 	return res, err
 }
 
@@ -79,8 +79,7 @@ func (r *Reader) optionalMicros() (*int64, error) {
 	return nil, wire.Errorf("Invalid optional tag from remote")
 }
 
-// BuiltOutputs reads the outputs of a build, as BuildResult describes them.
-func (r *Reader) BuiltOutputs() (map[string]pathinfo.Realisation, error) {
+func (r *Reader) builtOutputs() (map[string]pathinfo.Realisation, error) {
 	byPath := r.Version.Has(FeatureRealisationWithPath)
 	if !byPath && !r.Version.AtLeast(28) {
 		return nil, nil
@@ -153,7 +152,7 @@ func (w *Writer) BuildResult(res derivation.BuildResult) {
 		w.optionalMicros(res.CPUUser)
 		w.optionalMicros(res.CPUSystem)
 	}
-	w.BuiltOutputs(res.BuiltOutputs)
+	w.builtOutputs(res.BuiltOutputs)
 }
 
 func (w *Writer) optionalMicros(micros *int64) {
@@ -163,8 +162,7 @@ func (w *Writer) optionalMicros(micros *int64) {
 	}
 }
 
-// BuiltOutputs writes what Reader.BuiltOutputs reads.
-func (w *Writer) BuiltOutputs(outputs map[string]pathinfo.Realisation) {
+func (w *Writer) builtOutputs(outputs map[string]pathinfo.Realisation) {
 	if w.Version.Has(FeatureRealisationWithPath) {
 		w.Uint64(uint64(len(outputs)))
 		for _, name := range slices.Sorted(maps.Keys(outputs)) {

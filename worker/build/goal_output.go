@@ -1,7 +1,10 @@
 package build
 
 import (
+	"context"
+
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/settings"
 )
@@ -100,7 +103,7 @@ func (o *outputGoal) check() (valid, ok bool) {
 // substitute tries to get the output from elsewhere.
 func (o *outputGoal) substitute() {
 	r := o.r
-	if r.s.subst == nil || !r.sess.Settings.Substitute || o.path.IsZero() {
+	if r.s.subst == nil || !r.sess.Settings.Substitute {
 		o.substituted()
 		return
 	}
@@ -113,8 +116,64 @@ func (o *outputGoal) substitute() {
 		o.substituted()
 		return
 	}
+	if o.path.IsZero() {
+		o.findRealisation()
+		return
+	}
 	sub := r.path(o.path, o.drv.Outputs[o.name].CA, o.mode == derivation.BuildRepair)
 	o.await([]*goal{sub}, o.substituted)
+}
+
+// findRealisation asks what the output became elsewhere, and fetches that (drv-output-substitution-goal.cc).
+func (o *outputGoal) findRealisation() {
+	r := o.r
+	ids, err := r.s.outputIDs(r.ctx, o.drvPath, o.drv)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	id := ids(o.name)
+	if r.s.subst.RealisationAtHand(r.ctx, r.sess, id) {
+		real, failed, err := r.s.subst.Realisation(r.ctx, r.sess, id)
+		o.foundRealisation(id, real, failed, err)
+		return
+	}
+	o.step = nil
+	r.fetching.start(r, func(ctx context.Context) func() {
+		real, failed, err := r.s.subst.Realisation(ctx, r.sess, id)
+		return func() { o.foundRealisation(id, real, failed, err) }
+	})
+}
+
+func (o *outputGoal) foundRealisation(id pathinfo.DrvOutput, real *pathinfo.Realisation, failed bool, err error) {
+	r := o.r
+	switch {
+	case err != nil:
+		r.fail(err)
+	case real == nil:
+		o.nrFailed++
+		if failed {
+			r.progress.fetchesFailed++
+		} else {
+			o.nrNoSubst++
+		}
+		o.substituted()
+	default:
+		real.ID = id
+		sub := r.path(real.OutPath, storepath.ContentAddress{}, false)
+		o.await([]*goal{sub}, func() { o.fetchedRealisation(real) })
+	}
+}
+
+// fetchedRealisation records what the output became once that is there.
+func (o *outputGoal) fetchedRealisation(real *pathinfo.Realisation) {
+	if o.nrFailed == 0 {
+		if err := o.r.s.store.RegisterRealisation(o.r.ctx, real); err != nil {
+			o.r.fail(err)
+			return
+		}
+	}
+	o.substituted()
 }
 
 func (o *outputGoal) substituted() {

@@ -2,8 +2,10 @@ package build
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
+	"sync"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -29,19 +31,13 @@ func (s *Scheduler) QueryMissing(ctx context.Context, sess *session.Session, pat
 	sess.Log.Start(id, activity.Debug, activity.Unknown, queryingMissing, nil, 0)
 	defer sess.Log.Stop(id)
 	q := &missingQuery{s: s, ctx: ctx, sess: sess, dir: s.store.Dir(), seen: make(map[wish]struct{}),
-		build: make(map[storepath.Path]struct{}), unknown: make(map[storepath.Path]struct{}), fetch: make(map[storepath.Path]struct{})}
+		offers: make(map[storepath.Path]*Offer),
+		build:  make(map[storepath.Path]struct{}), unknown: make(map[storepath.Path]struct{}), fetch: make(map[storepath.Path]struct{})}
 	for _, p := range slices.Backward(paths) {
 		q.want(p)
 	}
-	for len(q.queue) > 0 {
-		if err := ctx.Err(); err != nil {
-			return Missing{}, err
-		}
-		p := q.queue[len(q.queue)-1]
-		q.queue = q.queue[:len(q.queue)-1]
-		if err := q.look(p); err != nil {
-			return Missing{}, err
-		}
+	if err := q.run(); err != nil {
+		return Missing{}, err
 	}
 	q.res.WillBuild, q.res.WillSubstitute, q.res.Unknown = sortedPaths(q.build), sortedPaths(q.fetch), sortedPaths(q.unknown)
 	return q.res, nil
@@ -83,6 +79,67 @@ type missingQuery struct {
 	seen  map[wish]struct{}
 
 	build, fetch, unknown map[storepath.Path]struct{}
+	// offers are the answers about paths without a content address.
+	offers map[storepath.Path]*Offer
+
+	answers chan func() error // of questions to substituters, to be called by the walk
+	work    *sync.WaitGroup
+	asked   int // questions that have not been answered
+}
+
+// maxAsked bounds the questions to substituters that one walk has under way. What goes over a network waits there for
+// its turn as the settings say; this only bounds memory.
+const maxAsked = 256
+
+// run walks until nothing is left. Questions to substituters are asked beside it, as many as there are.
+func (q *missingQuery) run() error {
+	ctx, cancel := context.WithCancel(q.ctx)
+	q.ctx, q.answers = ctx, make(chan func() error, maxAsked)
+	var work sync.WaitGroup
+	q.work = &work
+	defer work.Wait()
+	defer cancel()
+	for len(q.queue) > 0 || q.asked > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := q.turn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// turn takes an answer, if there must be one first, or looks at the next path.
+func (q *missingQuery) turn() error {
+	if len(q.queue) > 0 && q.asked < maxAsked {
+		p := q.queue[len(q.queue)-1]
+		q.queue = q.queue[:len(q.queue)-1]
+		return q.look(p)
+	}
+	select {
+	case answer := <-q.answers:
+		q.asked--
+		return answer()
+	case <-q.ctx.Done():
+		return context.Cause(q.ctx)
+	}
+}
+
+// ask does something that may take long on a goroutine of its own; what it returns is called by the walk.
+func (q *missingQuery) ask(question func() func() error) {
+	q.asked++
+	q.work.Go(func() { q.answers <- q.guarded(question) })
+}
+
+func (q *missingQuery) guarded(question func() func() error) (answer func() error) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.s.log.Error().Interface("panic", p).Msg("panic in a question to substituters")
+			answer = func() error { return errors.New("query missing paths: internal error") }
+		}
+	}()
+	return question()
 }
 
 // wish tells derived paths apart; path is a store path or that of a derivation.
@@ -140,7 +197,7 @@ func (q *missingQuery) lookDrv(drvPath storepath.Path, wanted derivation.Outputs
 	if known && len(invalid) == 0 {
 		return nil
 	}
-	return q.lookElsewhere(drvPath, drv, invalid, known)
+	return q.lookElsewhere(drvPath, drv, wanted, invalid, known)
 }
 
 // invalidOutputs are the wanted outputs that are not there. known is false if some output's path is unknown.
@@ -182,24 +239,111 @@ func (q *missingQuery) checkOutput(invalid []storepath.Path, name string, p stor
 }
 
 // lookElsewhere counts outputs as substituted if all of them can be, else the derivation as built.
-func (q *missingQuery) lookElsewhere(drvPath storepath.Path, drv *derivation.Derivation, invalid []storepath.Path, known bool) error {
-	if known && q.s.subst != nil && q.sess.Settings.Substitute {
-		allowed, err := q.s.substitutesAllowed(q.sess, drvPath, drv)
-		if err != nil {
+func (q *missingQuery) lookElsewhere(drvPath storepath.Path, drv *derivation.Derivation, wanted derivation.OutputsSpec, invalid []storepath.Path, known bool) error {
+	if q.s.subst == nil || !q.sess.Settings.Substitute {
+		q.mustBuild(drvPath, drv)
+		return nil
+	}
+	allowed, err := q.s.substitutesAllowed(q.sess, drvPath, drv)
+	if err != nil {
+		return err
+	}
+	if !allowed {
+		q.mustBuild(drvPath, drv)
+		return nil
+	}
+	if known {
+		q.lookOutputs(drvPath, drv, invalid)
+		return nil
+	}
+	if err := q.sess.Settings.ExperimentalFeatures.Require(settings.CADerivations); err != nil {
+		return err
+	}
+	q.ask(func() func() error {
+		invalid, known, err := q.realised(drvPath, drv, wanted, invalid)
+		return func() error {
+			if err == nil && known {
+				q.lookOutputs(drvPath, drv, invalid)
+			} else if err == nil {
+				q.mustBuild(drvPath, drv)
+			}
 			return err
 		}
-		if allowed {
-			all, err := q.allOffered(drv, invalid)
-			if err != nil || all {
-				return err
-			}
+	})
+	return nil
+}
+
+// realised asks the substituters what the wanted outputs became, and adds to invalid those that are not there.
+func (q *missingQuery) realised(drvPath storepath.Path, drv *derivation.Derivation, wanted derivation.OutputsSpec, invalid []storepath.Path) ([]storepath.Path, bool, error) {
+	ids, err := q.s.outputIDs(q.ctx, drvPath, drv)
+	if err != nil {
+		return nil, false, err
+	}
+	for name := range drv.Outputs {
+		if !wanted.Contains(name) {
+			continue
+		}
+		real, _, err := q.s.subst.Realisation(q.ctx, q.sess, ids(name))
+		if err != nil || real == nil {
+			return nil, false, err
+		}
+		valid, err := q.s.store.IsValid(q.ctx, real.OutPath)
+		if err != nil {
+			return nil, false, err
+		}
+		if !valid {
+			invalid = append(invalid, real.OutPath)
 		}
 	}
+	return storepath.SortUnique(invalid), true, nil
+}
+
+func (q *missingQuery) mustBuild(drvPath storepath.Path, drv *derivation.Derivation) {
 	q.build[drvPath] = struct{}{}
 	for input, node := range drv.InputDrvs {
 		q.wantInput(&derivation.SingleDerivedPath{Path: input}, node)
 	}
-	return nil
+}
+
+// lookOutputs asks for all of the outputs at once.
+func (q *missingQuery) lookOutputs(drvPath storepath.Path, drv *derivation.Derivation, paths []storepath.Path) {
+	left, missed := len(paths), false
+	for _, p := range paths {
+		q.lookFor(p, drv.Outputs["out"].CA, func(offer *Offer) {
+			left--
+			switch {
+			case missed:
+			case offer == nil:
+				missed = true
+				q.mustBuild(drvPath, drv)
+			case left == 0:
+				for _, p := range paths {
+					q.want(derivation.DerivedPath{Path: p})
+				}
+			}
+		})
+	}
+}
+
+// lookFor asks who has a path. The walk calls then with the answer, nil if nobody has.
+func (q *missingQuery) lookFor(p storepath.Path, ca storepath.ContentAddress, then func(*Offer)) {
+	if offer, known := q.offers[p]; known && ca.IsZero() {
+		then(offer)
+		return
+	}
+	q.ask(func() func() error {
+		offer, err := q.s.subst.Look(q.ctx, q.sess, p, ca)
+		return func() error {
+			if err != nil {
+				return err
+			}
+			if ca.IsZero() {
+				q.offers[p] = offer
+			}
+			then(offer)
+			return nil
+		}
+	})
 }
 
 func (q *missingQuery) wantInput(ref *derivation.SingleDerivedPath, node *derivation.InputOutputs) {
@@ -211,33 +355,23 @@ func (q *missingQuery) wantInput(ref *derivation.SingleDerivedPath, node *deriva
 	}
 }
 
-func (q *missingQuery) allOffered(drv *derivation.Derivation, paths []storepath.Path) (bool, error) {
-	for _, p := range paths {
-		offer, err := q.s.subst.Find(q.ctx, q.sess, p, drv.Outputs["out"].CA, nil)
-		if err != nil || offer == nil {
-			return false, err
-		}
-	}
-	for _, p := range paths {
-		q.want(derivation.DerivedPath{Path: p})
-	}
-	return true, nil
-}
-
 func (q *missingQuery) lookPath(p storepath.Path) error {
 	valid, err := q.s.store.IsValid(q.ctx, p)
 	if err != nil || valid {
 		return err
 	}
-	var offer *Offer
-	if q.s.subst != nil && q.sess.Settings.Substitute {
-		if offer, err = q.s.subst.Find(q.ctx, q.sess, p, storepath.ContentAddress{}, nil); err != nil {
-			return err
-		}
-	}
-	if offer == nil {
+	if q.s.subst == nil || !q.sess.Settings.Substitute {
 		q.unknown[p] = struct{}{}
 		return nil
+	}
+	q.lookFor(p, storepath.ContentAddress{}, func(offer *Offer) { q.offered(p, offer) })
+	return nil
+}
+
+func (q *missingQuery) offered(p storepath.Path, offer *Offer) {
+	if offer == nil {
+		q.unknown[p] = struct{}{}
+		return
 	}
 	q.fetch[p] = struct{}{}
 	q.res.DownloadSize += offer.DownloadSize
@@ -245,5 +379,4 @@ func (q *missingQuery) lookPath(p storepath.Path) error {
 	for _, ref := range offer.Info.References {
 		q.want(derivation.DerivedPath{Path: ref})
 	}
-	return nil
 }

@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -17,6 +18,17 @@ type Substituter interface {
 	// store directory offer it. Offers without a signature that the session trusts are passed over with a warning.
 	// An error is returned only when no substituter further on has the path.
 	Find(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress, after *Offer) (*Offer, error)
+	// FindQuickly is Find when the answer is at hand; known is false when it would have to be waited for. It may be called
+	// from where nothing must take long.
+	FindQuickly(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress, after *Offer) (offer *Offer, known bool, err error)
+	// Look is Find for those who only want to know what could be had: signatures are not checked, and when the session
+	// can do without (setting fallback) errors are only told to it.
+	Look(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress) (*Offer, error)
+	// Realisation asks what an output of a derivation became; nil when nobody knows, or nobody that the session trusts.
+	// failed says that somebody could not be asked, which the session has been told.
+	Realisation(ctx context.Context, sess *session.Session, id pathinfo.DrvOutput) (found *pathinfo.Realisation, failed bool, err error)
+	// RealisationAtHand tells whether Realisation has nobody to wait for.
+	RealisationAtHand(ctx context.Context, sess *session.Session, id pathinfo.DrvOutput) bool
 	// Fetch makes the path valid in the store, or replaces it when repair is set. Its references are valid.
 	// ErrGone from it means that the offer was out of date.
 	Fetch(ctx context.Context, sess *session.Session, o *Offer, repair bool) error
@@ -78,11 +90,16 @@ func (p *pathGoal) begin() {
 	p.find()
 }
 
-// find looks for the next offer, away from the request's goroutine.
+// find looks for the next offer, away from the request's goroutine unless the answer is at hand. Then goals go on in
+// upstream's order.
 func (p *pathGoal) find() {
 	r := p.r
-	p.step = nil
 	after := p.offer
+	if offer, known, err := r.s.subst.FindQuickly(r.ctx, r.sess, p.path, p.ca, after); known {
+		p.found(offer, err)
+		return
+	}
+	p.step = nil
 	r.fetching.start(r, func(ctx context.Context) func() {
 		offer, err := r.s.subst.Find(ctx, r.sess, p.path, p.ca, after)
 		return func() { p.found(offer, err) }
@@ -162,14 +179,24 @@ func (p *pathGoal) fetched(err error) {
 	r.progress.fetching--
 	p.withdraw()
 	defer r.startFetches()
-	if err != nil {
-		if !isGone(err) {
-			r.logError(err)
-			p.broken = true
-		}
+	switch {
+	case err == nil:
+		p.succeeded()
+	case isGone(err):
+		// Archives that were collected are nothing to worry about.
+		r.log.Message(activity.Warn, warningPrefix+Coloured(err))
 		p.find()
-		return
+	default:
+		r.logError(err)
+		p.broken = true
+		p.find()
 	}
+}
+
+func (p *pathGoal) succeeded() {
+	r := p.r
+	r.markGood(map[string]storepath.Path{"": p.path})
+	r.log.Message(activity.Chatty, "substitution of path '"+r.dir.Print(p.path)+"' succeeded")
 	r.progress.toFetch--
 	r.progress.fetched++
 	r.progress.downloadDone += p.offer.DownloadSize

@@ -21,6 +21,7 @@ type cache struct {
 	store *fakeStore
 	has   map[storepath.Path][]storepath.Path // references
 	fails map[storepath.Path]error
+	real  map[string]storepath.Path // by output
 
 	mu      sync.Mutex
 	fetched []storepath.Path
@@ -34,6 +35,26 @@ func (c *cache) Find(_ context.Context, _ *session.Session, p storepath.Path, _ 
 		return nil, nil
 	}
 	return &Offer{Info: &pathinfo.Info{Path: p, References: refs, NarSize: 100}, DownloadSize: 10}, nil
+}
+
+func (c *cache) FindQuickly(context.Context, *session.Session, storepath.Path, storepath.ContentAddress, *Offer) (*Offer, bool, error) {
+	return nil, false, nil
+}
+
+func (c *cache) RealisationAtHand(context.Context, *session.Session, pathinfo.DrvOutput) bool {
+	return false
+}
+
+func (c *cache) Look(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress) (*Offer, error) {
+	return c.Find(ctx, sess, p, ca, nil)
+}
+
+func (c *cache) Realisation(_ context.Context, _ *session.Session, id pathinfo.DrvOutput) (*pathinfo.Realisation, bool, error) {
+	out, ok := c.real[id.Output]
+	if !ok {
+		return nil, false, nil
+	}
+	return &pathinfo.Realisation{ID: id, OutPath: out}, false, nil
 }
 
 func (c *cache) Fetch(_ context.Context, _ *session.Session, o *Offer, _ bool) error {

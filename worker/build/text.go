@@ -120,4 +120,6 @@ func errorLog(coloured string) string {
 }
 
 // warning is how a warning appears in a client's log.
-func warning(t Text) string { return ansiMagenta + "warning:" + ansiNormal + " " + t.Coloured() }
+func warning(t Text) string { return warningPrefix + t.Coloured() }
+
+const warningPrefix = ansiMagenta + "warning:" + ansiNormal + " "

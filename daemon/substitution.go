@@ -1,0 +1,241 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/localstore"
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker"
+	"nixdaemon/worker/build"
+	"nixdaemon/worker/remote/peer"
+	"nixdaemon/worker/session"
+	"nixdaemon/worker/settings"
+	"nixdaemon/worker/substitute"
+	"nixdaemon/worker/substitute/narinfocache"
+)
+
+// substituter lets the scheduler and the workers use the other stores: they do
+// not know each other.
+type substituter struct {
+	*substitute.Substituter
+	infos *narinfocache.Cache
+}
+
+var (
+	_ build.Substituter  = (*substituter)(nil)
+	_ worker.Substituter = (*substituter)(nil)
+)
+
+// newSubstituter makes the one substituter of a store.
+func newSubstituter(cfg *config.Config, store *localstore.Store, keys func(*settings.Settings) pathinfo.Keys, ids *activity.IDs, log zerolog.Logger) *substituter {
+	s := cfg.Settings
+	infos := narinfocache.New(narinfocache.Options{
+		Path: narinfoCacheFile(), UseWAL: s.UseSQLiteWAL,
+		TTLs: narinfocache.TTLs{Positive: s.NarinfoCachePositiveTTL, Negative: s.NarinfoCacheNegativeTTL},
+		Log:  func(err error) { log.Warn().Err(err).Msg("narinfo cache") },
+	})
+	o := opener{cfg: cfg, store: store, infos: infos, ids: ids}
+	return &substituter{substitute.New(substitute.Options{
+		Store: store, Open: o.open, Keys: keys, IDs: ids,
+		RequireSigs: cfg.Store.RequireSigs, ReadOnly: cfg.Store.ReadOnly, StoreURI: storeURI(cfg.Store.Reference),
+	}), infos}
+}
+
+// close ends what still runs.
+func (s *substituter) close() error {
+	return errors.Join(s.Substituter.Close(), s.infos.Close())
+}
+
+// narinfoCacheFile is where upstream has it; "" if there is no place.
+func narinfoCacheFile() string {
+	dir := os.Getenv("NIX_CACHE_HOME")
+	if dir == "" {
+		home, err := os.UserCacheDir()
+		if err != nil {
+			return ""
+		}
+		dir = filepath.Join(home, "nix")
+	}
+	return filepath.Join(dir, narinfocache.FileName)
+}
+
+// storeURI is how upstream calls the daemon's own store (local-store.cc,
+// getReference).
+func storeURI(ref settings.StoreReference) string {
+	if len(ref.Params) == 0 && ref.Authority == "" {
+		return "local"
+	}
+	return "local://"
+}
+
+// Find turns an offer into what the scheduler knows.
+func (s *substituter) Find(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress, after *build.Offer) (*build.Offer, error) {
+	o, err := s.Substituter.Find(ctx, sess, p, ca, offerBehind(after))
+	return offer(o), err
+}
+
+// offerBehind is what the scheduler's offer was made of.
+func offerBehind(o *build.Offer) *substitute.Offer {
+	if o == nil {
+		return nil
+	}
+	own, _ := o.Source.(*substitute.Offer)
+	return own
+}
+
+// FindQuickly turns an offer into what the scheduler knows.
+func (s *substituter) FindQuickly(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress, after *build.Offer) (*build.Offer, bool, error) {
+	o, known, err := s.Substituter.FindQuickly(ctx, sess, p, ca, offerBehind(after))
+	return offer(o), known, err
+}
+
+// Look turns an offer into what the scheduler knows.
+func (s *substituter) Look(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress) (*build.Offer, error) {
+	o, err := s.Substituter.Look(ctx, sess, p, ca)
+	return offer(o), err
+}
+
+func offer(o *substitute.Offer) *build.Offer {
+	if o == nil {
+		return nil
+	}
+	return &build.Offer{Info: o.Info, DownloadSize: o.DownloadSize, Source: o}
+}
+
+// goneError is an error that the scheduler knows as one about what is gone.
+type goneError struct{ error }
+
+func (e goneError) Unwrap() []error { return []error{e.error, build.ErrGone} }
+
+// Fetch carries out an offer that came from Find.
+func (s *substituter) Fetch(ctx context.Context, sess *session.Session, o *build.Offer, repair bool) error {
+	found, ok := o.Source.(*substitute.Offer)
+	if !ok {
+		return fmt.Errorf("fetch %s: the offer is somebody else's", o.Info.Path)
+	}
+	err := s.Substituter.Fetch(ctx, sess, found, repair)
+	if errors.Is(err, substitute.ErrGone) {
+		return goneError{err}
+	}
+	return err
+}
+
+// SubstitutableInfos asks about all of the paths at once.
+func (s *substituter) SubstitutableInfos(ctx context.Context, sess *session.Session, paths map[storepath.Path]storepath.ContentAddress) ([]protocol.SubstitutableInfo, error) {
+	asked := make([]storepath.Path, 0, len(paths))
+	for p := range paths {
+		asked = append(asked, p)
+	}
+	found := make([]*substitute.Offer, len(asked))
+	err := substitute.Each(ctx, len(asked), func(ctx context.Context, i int) (err error) {
+		found[i], err = s.Substituter.Look(ctx, sess, asked[i], paths[asked[i]])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var infos []protocol.SubstitutableInfo
+	for i, o := range found {
+		if o != nil {
+			infos = append(infos, protocol.SubstitutableInfo{
+				Path: asked[i], Deriver: o.Info.Deriver, References: o.Info.References,
+				DownloadSize: o.DownloadSize, NarSize: o.Info.NarSize,
+			})
+		}
+	}
+	return infos, nil
+}
+
+// SubstitutablePaths asks the stores that want to be asked.
+func (s *substituter) SubstitutablePaths(ctx context.Context, sess *session.Session, paths []storepath.Path) ([]storepath.Path, error) {
+	return s.Available(ctx, sess, paths)
+}
+
+// opener opens stores of every kind.
+type opener struct {
+	cfg   *config.Config
+	store *localstore.Store
+	infos *narinfocache.Cache
+	ids   *activity.IDs
+}
+
+func (o opener) open(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+	switch {
+	case ref.Kind == settings.ReferenceAuto || ref.Scheme == "local":
+		return o.openLocal(ctx, a, ref)
+	case ref.Scheme == "file":
+		return o.openDirectory(ctx, a, ref)
+	case ref.Scheme == "dummy":
+		return substitute.OpenDummy(a, ref, o.store.Dir())
+	case peer.Opens(ref.Scheme):
+		return o.openPeer(ctx, a, ref)
+	}
+	return nil, fmt.Errorf("don't know how to open Nix store with scheme '%s'", ref.Scheme)
+}
+
+func (o opener) openDirectory(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+	d, err := substitute.OpenDirectory(ref)
+	if err != nil {
+		return nil, err
+	}
+	return substitute.OpenCache(ctx, a, substitute.CacheOptions{
+		Reference: ref, URI: d.URI(), Dir: o.store.Dir(), Objects: d, IDs: o.ids, Local: true,
+	})
+}
+
+// openLocal opens another store of this machine, as upstream does: for
+// writing, since reading a database that others write to needs that. Without
+// root and state it is our own.
+func (o opener) openLocal(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+	root, err := url.PathUnescape(ref.Authority)
+	if err != nil {
+		return nil, err
+	}
+	if dir, ok := ref.Param("root"); ok {
+		root = dir
+	}
+	st := o.cfg.Store
+	opts := storeOptions(o.cfg, zerolog.Nop())
+	opts.SyncEvery, opts.ReservedSpace, opts.ReadOnly = -1, -1, false
+	if dir, ok := ref.Param("store"); ok {
+		opts.StoreDir, opts.RealDir = storepath.Dir(dir), dir
+	}
+	if root != "" {
+		opts.StateDir, opts.LogDir, opts.RealDir = filepath.Join(root, "nix/var/nix"), filepath.Join(root, "nix/var/log/nix"), filepath.Join(root, "nix/store")
+	}
+	for name, dir := range map[string]*string{"state": &opts.StateDir, "log": &opts.LogDir, "real": &opts.RealDir} {
+		if value, ok := ref.Param(name); ok {
+			*dir = value
+		}
+	}
+	if filepath.Clean(opts.StateDir) == st.StateDir && filepath.Clean(opts.RealDir) == st.RealDir {
+		return substitute.OpenLocal(a, ref, storeURI(ref), o.store, false)
+	}
+	store, err := localstore.Open(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return substitute.OpenLocal(a, ref, storeURI(ref), store, true)
+}
+
+func (o opener) openPeer(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+	store, err := peer.Open(ctx, ref, peer.Options{
+		Defaults: peer.Defaults{Dir: o.store.Dir(), SocketPath: o.cfg.SocketPath, SystemFeatures: o.cfg.Settings.SystemFeatures},
+		Features: worker.DerivationFeatures(o.cfg.Settings.ExperimentalFeatures),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return substitute.OpenPeer(ctx, a, store)
+}

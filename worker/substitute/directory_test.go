@@ -1,0 +1,103 @@
+package substitute
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"nixdaemon/worker/settings"
+)
+
+func openDirectory(t *testing.T, dir string) *Directory {
+	ref, err := settings.ParseStoreReference("file://" + dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenDirectory(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a b", "cache")
+	d := openDirectory(t, strings.ReplaceAll(dir, " ", "%20"))
+	if want := "file://" + strings.ReplaceAll(dir, " ", "%20"); d.URI() != want {
+		t.Errorf("URI %s, want %s", d.URI(), want)
+	}
+	ctx := t.Context()
+	if ok, err := d.Exists(ctx, Asker{}, "nar/x"); ok || err != nil {
+		t.Error(ok, err)
+	}
+	if _, err := d.Get(ctx, Asker{}, "nar/x"); !errors.Is(err, ErrNoObject) {
+		t.Error(err)
+	}
+	for _, text := range []string{"first", "second"} {
+		if err := d.Put(ctx, Asker{}, "deep/nar/x", strings.NewReader(text), int64(len(text)), "text/plain"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := d.Get(ctx, Asker{}, "deep/nar/x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if r.Close(); err != nil || string(data) != text {
+			t.Errorf("read %q, %v", data, err)
+		}
+	}
+	if entries, err := os.ReadDir(filepath.Join(dir, "deep/nar")); err != nil || len(entries) != 1 {
+		t.Errorf("left %v, %v", entries, err)
+	}
+	// Nothing holds on to a directory that was replaced.
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := d.Exists(ctx, Asker{}, "deep/nar/x"); ok || err != nil {
+		t.Error(ok, err)
+	}
+}
+
+// TestDirectoryHostile names what is not within the cache, or no file.
+func TestDirectoryHostile(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cache := filepath.Join(dir, "cache")
+	d := openDirectory(t, cache)
+	for name, target := range map[string]string{"absolute": secret, "relative": "../secret", "nar/up": "../../secret"} {
+		if err := os.Symlink(target, filepath.Join(cache, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(dir, filepath.Join(cache, "above")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(cache, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for _, name := range []string{"", "/etc/passwd", "../secret", "nar/../../secret", ".", "nar/.", "absolute", "relative", "nar/up", "above/secret", "pipe", "nar"} {
+		if r, err := d.Get(ctx, Asker{}, name); err == nil {
+			data, _ := io.ReadAll(r)
+			t.Errorf("%q: read %q", name, data)
+		}
+	}
+	for _, name := range []string{"", "/tmp/x", "../x", "above/x"} {
+		if err := d.Put(ctx, Asker{}, name, strings.NewReader("x"), 1, ""); err == nil {
+			t.Errorf("%q: written", name)
+		}
+	}
+	if err := d.Put(ctx, Asker{}, "absolute", strings.NewReader("x"), 1, ""); err != nil {
+		t.Errorf("replace a link: %v", err)
+	}
+	if data, err := os.ReadFile(secret); err != nil || string(data) != "secret" {
+		t.Errorf("the file outside is %q, %v", data, err)
+	}
+}
