@@ -29,6 +29,8 @@ func (sc *scenario) commands(t *testing.T) map[string]command {
 		"gone":    cmdGone,
 		"sh":      func(ts *testscript.TestScript, neg bool, args []string) { sc.cmdShell(ts, neg, args) },
 		"second":  sc.cmdSecond(t),
+		"serve":   sc.cmdServe,
+		"served":  sc.cmdServed,
 		"status":  sc.cmdStatus,
 		"await":   cmdAwait,
 		"try":     sc.cmdTry,

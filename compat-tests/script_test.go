@@ -51,7 +51,8 @@ func compareScript(t *testing.T, c client, file string) {
 	}
 	s := newScratchIn(t, base)
 	reference := shared.clients[referenceVersion].program("nix-daemon")
-	want := &scenario{scratch: s, client: c, program: reference}
+	web := newWeb(t)
+	want := &scenario{scratch: s, client: c, program: reference, web: web}
 	if !t.Run("reference", want.run(file)) {
 		t.Fatalf("the scenario fails with upstream's own daemon")
 	}
@@ -63,7 +64,7 @@ func compareScript(t *testing.T, c client, file string) {
 	}
 	s.empty(t)
 	s.create(t)
-	got := &scenario{scratch: s, client: c, program: shared.daemon}
+	got := &scenario{scratch: s, client: c, program: shared.daemon, web: web}
 	t.Run("daemon", func(t *testing.T) {
 		got.run(file)(t)
 		if !t.Failed() || len(got.transcript.steps) > 0 {
@@ -105,6 +106,7 @@ type scenario struct {
 	client  client
 	program program // the daemon's
 
+	web        *web
 	daemon     *daemon // nil while stopped
 	second     *daemon // nil unless a script asked for it
 	transcript transcript
@@ -145,6 +147,9 @@ func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
 	sc.scratch.configureClient(t, sc.client)
 	env.Vars = append(env.Vars, sc.scratch.clientEnv(sc.client)...)
 	env.Setenv("ROOT", sc.scratch.root)
+	if sc.web != nil {
+		env.Setenv("HTTP", sc.web.url())
+	}
 	env.Setenv("STORE", sc.scratch.path("store"))
 	env.Setenv("STATE", sc.scratch.path("var/nix"))
 	env.Setenv("LOGS", sc.scratch.path("var/log"))

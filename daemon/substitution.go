@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -14,6 +15,7 @@ import (
 	"nixdaemon/localstore"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/compression"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
@@ -23,13 +25,15 @@ import (
 	"nixdaemon/worker/settings"
 	"nixdaemon/worker/substitute"
 	"nixdaemon/worker/substitute/narinfocache"
+	transferring "nixdaemon/worker/transfer"
 )
 
 // substituter lets the scheduler and the workers use the other stores: they do
 // not know each other.
 type substituter struct {
 	*substitute.Substituter
-	infos *narinfocache.Cache
+	infos  *narinfocache.Cache
+	engine *transferring.Engine
 }
 
 var (
@@ -45,16 +49,19 @@ func newSubstituter(cfg *config.Config, store *localstore.Store, keys func(*sett
 		TTLs: narinfocache.TTLs{Positive: s.NarinfoCachePositiveTTL, Negative: s.NarinfoCacheNegativeTTL},
 		Log:  func(err error) { log.Warn().Err(err).Msg("narinfo cache") },
 	})
-	o := opener{cfg: cfg, store: store, infos: infos, ids: ids}
+	engine := transferring.New(transferring.Options{})
+	o := opener{cfg: cfg, store: store, infos: infos, ids: ids, engine: engine, decoders: new(compression.Decoders)}
 	return &substituter{substitute.New(substitute.Options{
 		Store: store, Open: o.open, Keys: keys, IDs: ids,
 		RequireSigs: cfg.Store.RequireSigs, ReadOnly: cfg.Store.ReadOnly, StoreURI: storeURI(cfg.Store.Reference),
-	}), infos}
+	}), infos, engine}
 }
 
 // close ends what still runs.
 func (s *substituter) close() error {
-	return errors.Join(s.Substituter.Close(), s.infos.Close())
+	err := errors.Join(s.Substituter.Close(), s.infos.Close())
+	s.engine.Close()
+	return err
 }
 
 // narinfoCacheFile is where upstream has it; "" if there is no place.
@@ -168,6 +175,9 @@ type opener struct {
 	store *localstore.Store
 	infos *narinfocache.Cache
 	ids   *activity.IDs
+
+	engine   *transferring.Engine
+	decoders *compression.Decoders
 }
 
 func (o opener) open(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
@@ -176,6 +186,8 @@ func (o opener) open(ctx context.Context, a substitute.Asker, ref settings.Store
 		return o.openLocal(ctx, a, ref)
 	case ref.Scheme == "file":
 		return o.openDirectory(ctx, a, ref)
+	case ref.Scheme == "http" || ref.Scheme == "https":
+		return o.openHTTP(ctx, a, ref)
 	case ref.Scheme == "dummy":
 		return substitute.OpenDummy(a, ref, o.store.Dir())
 	case peer.Opens(ref.Scheme):
@@ -190,7 +202,28 @@ func (o opener) openDirectory(ctx context.Context, a substitute.Asker, ref setti
 		return nil, err
 	}
 	return substitute.OpenCache(ctx, a, substitute.CacheOptions{
-		Reference: ref, URI: d.URI(), Dir: o.store.Dir(), Objects: d, IDs: o.ids, Local: true,
+		Reference: ref, URI: d.URI(), Dir: o.store.Dir(), Objects: d, Decoders: o.decoders, IDs: o.ids, Local: true,
+	})
+}
+
+func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+	if ref.Authority == "" || strings.HasPrefix(ref.Authority, "/") {
+		return nil, &settings.UsageError{Msg: "`" + ref.Scheme + "` Store requires a non-empty authority in Store URL"}
+	}
+	at := ref.Scheme + "://" + strings.TrimRight(ref.Authority, "/")
+	certificate, _ := ref.Param("tls-certificate")
+	key, _ := ref.Param("tls-private-key")
+	objects, err := transferring.NewHTTP(o.engine, at, certificate, key)
+	if err != nil {
+		return nil, err
+	}
+	return o.openCache(ctx, a, ref, transferring.Shown(at), objects)
+}
+
+func (o opener) openCache(ctx context.Context, a substitute.Asker, ref settings.StoreReference, uri string, objects transferring.Objects) (substitute.Source, error) {
+	return substitute.OpenCache(ctx, a, substitute.CacheOptions{
+		Reference: ref, URI: uri, Dir: o.store.Dir(), Objects: substitute.NewTransferred(objects, o.ids), Infos: o.infos,
+		Decoders: o.decoders, IDs: o.ids,
 	})
 }
 

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
+	"time"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/compression"
 	"nixdaemon/protocol/narinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/settings"
@@ -33,6 +34,8 @@ type CacheOptions struct {
 	Objects Objects
 	// Infos remembers narinfos. It may be nil for a directory, which is as fast to read anew.
 	Infos *narinfocache.Cache
+	// Decoders decompress archives.
+	Decoders *compression.Decoders
 	// IDs numbers activities.
 	IDs *activity.IDs
 	// Local says that the cache is a directory of this machine: it is never set aside, and messages about missing objects
@@ -47,6 +50,8 @@ type Cache struct {
 	dir      storepath.Dir
 	priority int
 	wantMass bool
+	// generation is that of Infos when the cache was opened.
+	generation uint64
 
 	health  health
 	lookups flights[string, *narinfo.NarInfo]
@@ -64,6 +69,9 @@ func OpenCache(ctx context.Context, a Asker, o CacheOptions) (*Cache, error) {
 	c := &Cache{o: o, params: p, dir: o.Dir}
 	if p.storeDir != "" {
 		c.dir = p.storeDir
+	}
+	if !o.Local {
+		c.generation = o.Infos.Generation()
 	}
 	if err := c.learn(ctx, a); err != nil {
 		return nil, err
@@ -118,23 +126,26 @@ func (c *Cache) believe(text string) error {
 
 func (c *Cache) introduce(ctx context.Context, a Asker) error {
 	text := narinfo.CacheInfo{StoreDir: c.dir}.String()
-	err := c.o.Objects.Put(ctx, a, cacheInfoName, strings.NewReader(text), int64(len(text)), "text/x-nix-cache-info")
+	err := c.o.Objects.Put(ctx, a, cacheInfoName, textObject(text, "text/x-nix-cache-info"))
 	if err != nil && !c.o.Local {
 		return errorf(err, "'%s' does not appear to be a binary cache", c.o.URI)
 	}
 	return err
 }
 
-// text reads a small object whole.
+// text reads a small object whole. It fails at once when another question finds out that the cache does not answer.
 func (c *Cache) text(ctx context.Context, a Asker, name string) (string, error) {
+	ctx, done := c.health.watch(ctx)
+	defer done()
 	body, err := c.get(ctx, a, name)
 	if err != nil {
 		return "", err
 	}
 	defer body.Close()
+	began := time.Now()
 	data, err := io.ReadAll(io.LimitReader(body, maxText+1))
 	if err != nil {
-		return "", c.failed(a, err)
+		return "", c.failed(ctx, a, began, err)
 	}
 	if len(data) > maxText {
 		return "", errorf(nil, "file '%s' in binary cache '%s' is too large", name, c.o.URI)
@@ -147,16 +158,28 @@ func (c *Cache) get(ctx context.Context, a Asker, name string) (io.ReadCloser, e
 	if err := c.health.check(c.o.URI); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	body, err := c.o.Objects.Get(ctx, a, name)
 	switch {
 	case err == nil:
 		return body, nil
 	case !errors.Is(err, ErrNoObject):
-		return nil, c.failed(a, err)
+		return nil, c.failed(ctx, a, began, err)
 	case c.o.Local:
 		return nil, errorf(err, "file '%s' does not exist in binary cache", name)
 	}
 	return nil, errorf(err, "file '%s' does not exist in binary cache '%s'", name, c.o.URI)
+}
+
+// failed takes note of a failure of the cache's and gives it back.
+func (c *Cache) failed(ctx context.Context, a Asker, began time.Time, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if c.o.Local {
+		return err
+	}
+	return c.health.note(a, c.o.URI, time.Since(began), err)
 }
 
 // URI names the cache in messages.
@@ -173,6 +196,9 @@ func (c *Cache) WantMassQuery() bool { return c.wantMass }
 
 // Trusted is the parameter.
 func (c *Cache) Trusted() bool { return c.params.trusted }
+
+// Stale tells whether what was remembered of the cache has been thrown away, so that it must be asked anew.
+func (c *Cache) Stale() bool { return !c.o.Local && c.generation != c.o.Infos.Generation() }
 
 // Close waits for questions whose askers have gone.
 func (c *Cache) Close() error {
@@ -241,6 +267,15 @@ func (c *Cache) readInfo(ctx context.Context, a Asker, p storepath.Path) (*narin
 	return narinfo.Parse(c.dir, text, name)
 }
 
+// decompressed is an archive and what it is read from.
+type decompressed struct {
+	io.ReadCloser
+	body io.Closer
+}
+
+// Close closes both.
+func (d decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d.body.Close()) }
+
 // OpenNAR opens and decompresses the archive that a narinfo names.
 func (c *Cache) OpenNAR(ctx context.Context, a Asker, info *narinfo.NarInfo) (io.ReadCloser, error) {
 	body, err := c.get(ctx, a, info.URL)
@@ -250,13 +285,10 @@ func (c *Cache) OpenNAR(ctx context.Context, a Asker, info *narinfo.NarInfo) (io
 	if err != nil {
 		return nil, err
 	}
-	return decompress(info.Compression, body)
-}
-
-// failed takes note of a failure of the cache's and gives it back.
-func (c *Cache) failed(a Asker, err error) error {
-	if c.o.Local {
-		return err
+	contents, err := c.o.Decoders.NewReader(info.Compression, body)
+	if err != nil {
+		body.Close()
+		return nil, c.failed(ctx, a, time.Now(), err)
 	}
-	return c.health.note(a, c.o.URI, err)
+	return decompressed{contents, body}, nil
 }

@@ -131,7 +131,7 @@ func (d *Directory) Exists(_ context.Context, _ Asker, name string) (bool, error
 }
 
 // Put writes a temporary file beside the place, then renames it.
-func (d *Directory) Put(ctx context.Context, _ Asker, name string, contents io.ReadSeeker, _ int64, _ string) error {
+func (d *Directory) Put(ctx context.Context, _ Asker, name string, o Object) error {
 	if err := check(name); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (d *Directory) Put(ctx context.Context, _ Asker, name string, contents io.R
 			return err
 		}
 		tmp := name + ".tmp." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(d.made.Add(1), 10)
-		if err := writeFile(ctx, root, tmp, contents); err != nil {
+		if err := writeFile(ctx, root, tmp, o); err != nil {
 			return errors.Join(err, ignoreMissing(root.Remove(tmp)))
 		}
 		if err := root.Rename(tmp, name); err != nil {
@@ -157,14 +157,17 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-func writeFile(ctx context.Context, root *os.Root, name string, contents io.ReadSeeker) error {
+func writeFile(ctx context.Context, root *os.Root, name string, o Object) error {
+	contents, _, err := o.Open()
+	if err != nil {
+		return err
+	}
+	defer contents.Close()
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
-	if _, err = contents.Seek(0, io.SeekStart); err == nil {
-		_, err = io.Copy(f, contextReader{ctx, contents})
-	}
+	_, err = io.Copy(f, contextReader{ctx, contents})
 	return errors.Join(err, f.Close())
 }
 

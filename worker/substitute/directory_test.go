@@ -38,7 +38,7 @@ func TestDirectory(t *testing.T) {
 		t.Error(err)
 	}
 	for _, text := range []string{"first", "second"} {
-		if err := d.Put(ctx, Asker{}, "deep/nar/x", strings.NewReader(text), int64(len(text)), "text/plain"); err != nil {
+		if err := d.Put(ctx, Asker{}, "deep/nar/x", textObject(text, "text/plain")); err != nil {
 			t.Fatal(err)
 		}
 		r, err := d.Get(ctx, Asker{}, "deep/nar/x")
@@ -90,11 +90,11 @@ func TestDirectoryHostile(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "/tmp/x", "../x", "above/x"} {
-		if err := d.Put(ctx, Asker{}, name, strings.NewReader("x"), 1, ""); err == nil {
+		if err := d.Put(ctx, Asker{}, name, textObject("x", "text/plain")); err == nil {
 			t.Errorf("%q: written", name)
 		}
 	}
-	if err := d.Put(ctx, Asker{}, "absolute", strings.NewReader("x"), 1, ""); err != nil {
+	if err := d.Put(ctx, Asker{}, "absolute", textObject("x", "text/plain")); err != nil {
 		t.Errorf("replace a link: %v", err)
 	}
 	if data, err := os.ReadFile(secret); err != nil || string(data) != "secret" {

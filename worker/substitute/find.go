@@ -95,7 +95,7 @@ func behind(sources []Source, after *Offer) []Source {
 	if after == nil {
 		return sources
 	}
-	return sources[slices.Index(sources, after.source)+1:]
+	return sources[slices.IndexFunc(sources, func(s Source) bool { return s == after.source || s.URI() == after.source.URI() })+1:]
 }
 
 // acceptableOffer is offer for those who want to take it.

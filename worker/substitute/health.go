@@ -10,42 +10,84 @@ import (
 	"nixdaemon/protocol/activity"
 )
 
-// disabledFor is how long a cache that has failed is left alone by everybody when there is another way
-// (http-binary-cache-store.cc, maybeDisable).
-const disabledFor = 60 * time.Second
+const (
+	// disabledFor is how long a cache that has failed is left alone by everybody who can do without it
+	// (http-binary-cache-store.cc, maybeDisable).
+	disabledFor = 60 * time.Second
 
-// health says whether a store may be asked at all.
+	// slow is how long a failure takes that others are spared. What fails faster they may find out for themselves.
+	slow = 2 * time.Second
+	// asideAtMost bounds for how long. It is as long as the failure took: nobody waits for a cache that is down more
+	// than half of the time, and what comes back is soon noticed.
+	asideAtMost = time.Minute
+)
+
+// health says whether a binary cache may be asked at all.
 type health struct {
-	mu    sync.Mutex
-	until time.Time // when it may be asked again; zero while it is well
+	mu       sync.Mutex
+	disabled time.Time // until when; zero while it is not
+	aside    time.Time // until when questions fail with why; zero while they do not
+	why      error
+
+	epoch context.Context // of the questions under way; ended with why when the cache is set aside. Nil before the first.
+	end   context.CancelCauseFunc
 }
 
-// check fails while the store is set aside.
+// check fails while the cache is set aside.
 func (h *health) check(uri string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.until.IsZero() {
+	if h.disabled.IsZero() && h.aside.IsZero() {
 		return nil
 	}
-	if time.Now().Before(h.until) {
+	now := time.Now()
+	if now.Before(h.disabled) {
 		return errorf(ErrDisabled, "substituter '%s' is disabled", uri)
 	}
-	h.until = time.Time{}
+	if now.Before(h.aside) {
+		return h.why
+	}
+	h.disabled, h.aside, h.why = time.Time{}, time.Time{}, nil
 	return nil
 }
 
-// note is told of a failure and gives it back. Whoever can do without the store sets it aside for everybody.
-func (h *health) note(a Asker, uri string, err error) error {
-	if !a.Settings.Fallback || errors.Is(err, context.Canceled) {
+// watch gives a context for a question: it ends when the cache is set aside meanwhile. Call done after the question.
+func (h *health) watch(ctx context.Context) (_ context.Context, done func()) {
+	h.mu.Lock()
+	if h.epoch == nil {
+		h.epoch, h.end = context.WithCancelCause(context.Background())
+	}
+	epoch := h.epoch
+	h.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(epoch, func() { cancel(context.Cause(epoch)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// note is told of a failure and how long it took, and gives it back. Whoever can do without the cache disables it for
+// everybody; one that takes long to fail is set aside for everybody in any case.
+func (h *health) note(a Asker, uri string, took time.Duration, err error) error {
+	if errors.Is(err, ErrDisabled) {
 		return err
 	}
 	h.mu.Lock()
-	well := h.until.IsZero()
-	if well {
-		h.until = time.Now().Add(disabledFor)
+	now := time.Now()
+	disable := a.Settings.Fallback && h.disabled.IsZero()
+	if disable {
+		h.disabled = now.Add(disabledFor)
+	}
+	if took >= slow && h.aside.IsZero() {
+		h.aside, h.why = now.Add(min(took, asideAtMost)), err
+		if h.end != nil {
+			h.end(err)
+			h.epoch, h.end = nil, nil
+		}
 	}
 	h.mu.Unlock()
-	if well {
+	if disable {
 		a.Log.Message(activity.Error, fmt.Sprintf("disabling binary cache '%s' for %d seconds", uri, int(disabledFor.Seconds())))
 	}
 	return err

@@ -24,10 +24,7 @@ const (
 
 // registry holds the stores that are open, by canonical reference.
 type registry struct {
-	open func(ctx context.Context, a Asker, ref settings.StoreReference) (Source, error)
-	// stale tells whether a store must be opened anew though it is well.
-	stale func(Source) bool
-
+	open    func(ctx context.Context, a Asker, ref settings.StoreReference) (Source, error)
 	opening flights[storeKey, *opened]
 
 	mu     sync.Mutex
@@ -78,10 +75,14 @@ func (r *registry) known(sess *session.Session) ([]Source, bool) {
 	r.mu.Lock()
 	sources, ok := r.lists[key]
 	r.mu.Unlock()
-	return sources, ok && !slices.ContainsFunc(sources, r.isStale)
+	return sources, ok && !slices.ContainsFunc(sources, isStale)
 }
 
-func (r *registry) isStale(s Source) bool { return r.stale != nil && r.stale(s) }
+// isStale tells of a store whether it must be opened anew though it is well.
+func isStale(s Source) bool {
+	c, ok := s.(interface{ Stale() bool })
+	return ok && c.Stale()
+}
 
 func listKey(sess *session.Session) string {
 	return strings.Join(sess.Settings.Substituters, " ") + " " + string(binaryID(sess.Client))
@@ -193,7 +194,7 @@ func (r *registry) look(key storeKey) *opened {
 	switch {
 	case o == nil:
 		return nil
-	case o.source == nil && !time.Now().Before(o.retry), o.source != nil && r.isStale(o.source):
+	case o.source == nil && !time.Now().Before(o.retry), o.source != nil && isStale(o.source):
 		return nil
 	}
 	r.uses++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/narinfo"
@@ -71,7 +72,21 @@ type Objects interface {
 	Get(ctx context.Context, a Asker, name string) (io.ReadCloser, error)
 	// Exists tells whether there is an object of that name.
 	Exists(ctx context.Context, a Asker, name string) (bool, error)
-	// Put makes or replaces an object at once: nobody sees a part of it. contents is read from its start, more than once
-	// if need be.
-	Put(ctx context.Context, a Asker, name string, contents io.ReadSeeker, size int64, contentType string) error
+	// Put makes or replaces an object at once: nobody sees a part of it.
+	Put(ctx context.Context, a Asker, name string, o Object) error
+}
+
+// Object is what is put into a binary cache.
+type Object struct {
+	// Open opens the contents and tells their size in bytes; it may be called more than once.
+	Open func() (io.ReadCloser, int64, error)
+	// Type is the MIME type, and Encoding the content encoding of HTTP, "" for none.
+	Type, Encoding string
+}
+
+// textObject is an object of a text.
+func textObject(text, mime string) Object {
+	return Object{Open: func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(strings.NewReader(text)), int64(len(text)), nil
+	}, Type: mime}
 }

@@ -75,7 +75,7 @@ func TestWrong(t *testing.T) {
 		"empty":     {change: func(_ *narinfo.NarInfo, data *[]byte) { *data = nil }, want: "is incomplete"},
 		"endless": {change: func(_ *narinfo.NarInfo, data *[]byte) { *data = archive(t, strings.Repeat("x", 4<<20)) },
 			want: "is larger than it should be"},
-		"not compressed as it says": {change: func(n *narinfo.NarInfo, _ *[]byte) { n.Compression = "xz" }, want: "xz"},
+		"not compressed as it says": {change: func(n *narinfo.NarInfo, _ *[]byte) { n.Compression = "xz" }, want: "input compression not recognized"},
 		"compressed as nobody can":  {change: func(n *narinfo.NarInfo, _ *[]byte) { n.Compression = "squeeze" }, want: "squeeze"},
 		"outside of the cache":      {change: func(n *narinfo.NarInfo, _ *[]byte) { n.URL = "../nar" }, want: "must not contain '..' or '.' segments"},
 		"gone":                      {change: func(n *narinfo.NarInfo, _ *[]byte) { n.URL = "nar/../../else" }, want: "must not contain"},

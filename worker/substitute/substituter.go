@@ -28,8 +28,6 @@ type Options struct {
 	// Open opens the store that a reference names. Sources of references with the schemes file and local belong to one
 	// client, all others to everybody.
 	Open func(ctx context.Context, a Asker, ref settings.StoreReference) (Source, error)
-	// Stale tells of an open store that it is to be opened anew; nil never does.
-	Stale func(Source) bool
 	// Keys are those whose signatures a session trusts.
 	Keys func(*settings.Settings) pathinfo.Keys
 	// RequireSigs says whether the store wants signatures at all.
@@ -51,9 +49,7 @@ type Substituter struct {
 
 // New makes a substituter. Close it.
 func New(o Options) *Substituter {
-	s := &Substituter{o: o, stores: newRegistry(o.Open)}
-	s.stores.stale = o.Stale
-	return s
+	return &Substituter{o: o, stores: newRegistry(o.Open)}
 }
 
 // Close waits for what still runs and closes the stores. Nobody must ask any more.

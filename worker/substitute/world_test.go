@@ -17,6 +17,7 @@ import (
 	"nixdaemon/localstore"
 	"nixdaemon/localstore/localstoretest"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/compression"
 	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/narinfo"
 	"nixdaemon/protocol/nixhash"
@@ -94,6 +95,8 @@ type world struct {
 	key   pathinfo.SecretKey
 	ids   activity.IDs
 	calls callCounter
+
+	decoders compression.Decoders
 }
 
 // callCounter counts what is opened.
@@ -141,7 +144,7 @@ func (w *world) open(ctx context.Context, a Asker, ref settings.StoreReference) 
 		if err != nil {
 			return nil, err
 		}
-		return OpenCache(ctx, a, CacheOptions{Reference: ref, URI: d.URI(), Dir: w.store.Dir(), Objects: counted{d, &w.calls}, IDs: &w.ids, Local: true})
+		return OpenCache(ctx, a, CacheOptions{Reference: ref, URI: d.URI(), Dir: w.store.Dir(), Objects: counted{d, &w.calls}, IDs: &w.ids, Local: true, Decoders: &w.decoders})
 	case "dummy":
 		return OpenDummy(a, ref, w.store.Dir())
 	}
