@@ -173,17 +173,23 @@ func (t *TempRoots) tell(ctx context.Context, paths []storepath.Path) error {
 		}
 		t.conn = conn
 	}
-	defer context.AfterFunc(ctx, func() { t.conn.SetDeadline(time.Unix(1, 0)) })()
+	conn := t.conn
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer func() {
+		if !stop() {
+			t.hangUp() // it is of no use to anybody else
+		}
+	}()
 	for len(paths) > 0 {
 		n := min(len(paths), maxToldAtOnce)
 		var lines strings.Builder
 		for _, p := range paths[:n] {
 			lines.WriteString(t.store.opts.StoreDir.Print(p) + "\n")
 		}
-		if _, err := io.WriteString(t.conn, lines.String()); err != nil {
+		if _, err := io.WriteString(conn, lines.String()); err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(t.conn, t.ack[:n]); err != nil {
+		if _, err := io.ReadFull(conn, t.ack[:n]); err != nil {
 			return err
 		}
 		if bytes.Count(t.ack[:n], []byte{'1'}) != n {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -168,6 +169,36 @@ func TestTempRootsTellTheCollector(t *testing.T) {
 	if err := roots.Add(ended, mustPath(t, "late")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
+}
+
+// TestTempRootAbandoned: the client goes away at the very moment in which the collector answers or hangs up.
+func TestTempRootAbandoned(t *testing.T) {
+	s := open(t, nil)
+	c := startCollector(t, s)
+	c.listen(t, s)
+	for i := range 500 {
+		roots := s.NewTempRoots()
+		ctx, cancel := context.WithCancel(ctx)
+		go func() {
+			<-c.roots
+			cancel()
+		}()
+		if err := roots.Add(ctx, mustPath(t, fmt.Sprintf("root-%d", i))); err != nil && !isCancel(err) {
+			t.Error(err)
+		}
+		roots.Add(ctx, mustPath(t, "hangup")) // the collector does, and nobody wants it any more
+		if err := roots.Add(t.Context(), mustPath(t, "next")); err != nil {
+			t.Error("what was abandoned hinders the next:", err)
+		}
+		<-c.roots
+		if err := roots.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func isCancel(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func TestTempRootsOfReadOnlyStore(t *testing.T) {
