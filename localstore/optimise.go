@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync/atomic"
 
 	"nixdaemon/localstore/internal/fstree"
@@ -85,12 +86,23 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 	progress.Paths(0, uint64(len(paths)))
 	err = s.eachValid(ctx, h, paths, func(ctx context.Context, p storepath.Path) error {
 		finished := progress.Path(p)
-		err := opt.Tree(ctx, p.Base())
+		err := optimiseReplaced(ctx, opt, p)
 		finished()
 		progress.Paths(done.Add(1), uint64(len(paths)))
 		return err
 	})
 	return OptimiseStats{files.Load(), bytes.Load(), blocks.Load()}, err
+}
+
+// optimiseReplaced optimises a path that may be replaced meanwhile, by a repair: what was being looked at is gone then.
+func optimiseReplaced(ctx context.Context, opt *fstree.Optimiser, p storepath.Path) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		err := opt.Tree(ctx, p.Base())
+		if !errors.Is(err, fs.ErrNotExist) || try == tries {
+			return err
+		}
+	}
 }
 
 // eachValid runs f for the paths, several at a time, each a temporary root meanwhile. Those that are not valid any

@@ -2,7 +2,9 @@ package fstree
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -195,11 +197,29 @@ func (t *optimising) file(parent int, name string, top bool) (bool, error) {
 		return false, err
 	}
 	link := hash.Nix32()
-	linked, err := t.addLink(parent, name, link, &st, hash)
-	if linked || err != nil {
-		return false, err
+	changed := false
+	for try := 1; ; try++ {
+		linked, err := t.addLink(parent, name, link, &st, hash)
+		if linked || err != nil {
+			return changed, err
+		}
+		replaced, err := t.replace(parent, name, link, &st, top)
+		changed = changed || replaced
+		if errors.Is(err, fs.ErrNotExist) && try < sweptTries && t.swept(t.links, link) {
+			continue
+		}
+		return changed, err
 	}
-	return t.replace(parent, name, link, &st, top)
+}
+
+// sweptTries is how often a collector may remove what we are about to use.
+const sweptTries = 10
+
+// swept tells whether a name is gone. To a collector a link that no tree uses yet is one that none uses any more, and a
+// temporary name is what a dead process left behind.
+func (t *optimising) swept(dir *Dir, name string) bool {
+	var st unix.Stat_t
+	return fstatat(dir.fd, name, &st) == unix.ENOENT
 }
 
 func (t *optimising) hash(dir int, name string) (nixhash.Hash, error) {
@@ -237,13 +257,16 @@ func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, has
 			return false, fmt.Errorf("creating hard link from \"%s\" to \"%s\": %w", t.links.join(link), t.where(), err)
 		}
 		intact, err := t.intact(link, st, hash)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // just collected: the next attempt makes it
+		}
 		if intact || err != nil {
 			return false, err
 		}
 		t.opts.Warn(fmt.Sprintf("removing corrupted link \"%s\"", t.links.join(link)))
 		t.opts.Warn("There may be more corrupted paths." +
 			"\nYou should run `nix-store --verify --check-contents --repair` to fix them all")
-		if err := unlink(t.links.fd, link, 0); err != nil {
+		if err := unlink(t.links.fd, link, 0); err != nil && err != unix.ENOENT {
 			return false, t.links.wrap("cannot unlink", link, err)
 		}
 	}
@@ -253,8 +276,7 @@ func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, has
 func (t *optimising) intact(link string, st *unix.Stat_t, hash nixhash.Hash) (bool, error) {
 	var is unix.Stat_t
 	if err := fstatat(t.links.fd, link, &is); err != nil {
-		// Just collected: the next attempt makes it.
-		return err == unix.ENOENT, ignoreENOENT(err)
+		return false, t.links.wrap("getting status of", link, err)
 	}
 	if is.Size != st.Size {
 		return false, nil
@@ -264,13 +286,6 @@ func (t *optimising) intact(link string, st *unix.Stat_t, hash nixhash.Hash) (bo
 	}
 	got, err := t.hash(t.links.fd, link)
 	return err == nil && got == hash, err
-}
-
-func ignoreENOENT(err error) error {
-	if err == unix.ENOENT {
-		return nil
-	}
-	return err
 }
 
 // replace puts a further name of the link in the file's place.
@@ -287,28 +302,44 @@ func (t *optimising) replace(parent int, name, link string, st *unix.Stat_t, top
 		return false, err
 	}
 	t.opts.Talkative(fmt.Sprintf("linking \"%s\" to \"%s\"", t.where(), t.links.join(link)))
-	temp, err := t.linkTemp(link, st.Size)
-	if temp == "" || err != nil {
-		return false, err
-	}
-	rename := func() error { return unix.Renameat(t.store.fd, temp, parent, name) }
-	err = retry(rename)
-	if err == unix.EACCES && !top && makeWritable(parent) == nil {
-		err = retry(rename)
-	}
-	if err != nil {
-		if e := unlink(t.store.fd, temp, 0); e != nil {
-			t.opts.Warn(fmt.Sprintf("unable to unlink \"%s\": %s", t.store.join(temp), e))
-		}
-		if err == unix.EMLINK {
-			return !top, nil
-		}
-		return !top, fmt.Errorf("renaming \"%s\" to \"%s\": %w", t.store.join(temp), t.where(), err)
+	linked, changed, err := t.swap(parent, name, link, st.Size, top)
+	if !linked || err != nil {
+		return changed, err
 	}
 	t.learn(is.Ino)
 	t.opts.Linked(uint64(st.Size), uint64(st.Blocks))
 	// The store's own directory keeps its times.
 	return !top, nil
+}
+
+// swap puts a further name of the link in the file's place, unless the link can have no more names. It tells whether it
+// did, and whether the directory was changed, even if it is made writable and nothing more.
+func (t *optimising) swap(parent int, name, link string, size int64, top bool) (linked, changed bool, err error) {
+	for try := 1; ; try++ {
+		temp, err := t.linkTemp(link, size)
+		if temp == "" || err != nil {
+			return false, changed, err
+		}
+		rename := func() error { return unix.Renameat(t.store.fd, temp, parent, name) }
+		err = retry(rename)
+		if err == unix.EACCES && !top && makeWritable(parent) == nil {
+			changed = true
+			err = retry(rename)
+		}
+		if err == nil {
+			return true, !top, nil
+		}
+		if err == unix.ENOENT && try < sweptTries && t.swept(t.store, temp) {
+			continue
+		}
+		if e := unlink(t.store.fd, temp, 0); e != nil && err != unix.ENOENT {
+			t.opts.Warn(fmt.Sprintf("unable to unlink \"%s\": %s", t.store.join(temp), e))
+		}
+		if err == unix.EMLINK {
+			return false, changed, nil
+		}
+		return false, changed, fmt.Errorf("renaming \"%s\" to \"%s\": %w", t.store.join(temp), t.where(), err)
+	}
 }
 
 // linkTemp gives the link a name beside the trees, or none if it has as many names as a file can have. A name may be

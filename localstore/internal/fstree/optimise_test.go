@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -208,5 +209,70 @@ func TestOptimiseLeavesWritableFiles(t *testing.T) {
 	o.run(t, false, "one")
 	if o.inode(t, "one/a") != before || len(o.warned) != 1 || !strings.HasPrefix(o.warned[0], "skipping suspicious writable file ") {
 		t.Errorf("warned of %q", o.warned)
+	}
+}
+
+// TestOptimiseBesideCollector: a collector removes links that no tree has yet, and temporary names.
+func TestOptimiseBesideCollector(t *testing.T) {
+	o := newOptimiserTest(t)
+	const trees = 150
+	for i := range trees {
+		o.add(t, fmt.Sprint("tree-", i))
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				o.sweep(t)
+			}
+		}
+	}()
+	var group sync.WaitGroup
+	opt := NewOptimiser(o.Dir, o.links, OptimiseOptions{})
+	for worker := range 3 {
+		group.Go(func() {
+			for i := range trees {
+				if err := opt.Tree(ctx, fmt.Sprint("tree-", (i+worker)%trees)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(stop)
+	<-stopped
+	for i := range trees {
+		name := fmt.Sprint("tree-", i)
+		checkCanonical(t, filepath.Join(o.Path(), name))
+		if text, err := os.ReadFile(filepath.Join(o.Path(), name, "a")); string(text) != "same contents" || err != nil {
+			t.Error(name, string(text), err)
+		}
+	}
+}
+
+// sweep does what upstream's collector does in the end, without the care of looking again.
+func (o *optimiserTest) sweep(t *testing.T) {
+	names, err := o.links.Names()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, name := range names {
+		var st unix.Stat_t
+		path := filepath.Join(o.links.Path(), name)
+		if unix.Lstat(path, &st) == nil && st.Nlink == 1 {
+			os.Remove(path)
+		}
+	}
+	if names, err = o.Names(); err != nil {
+		t.Error(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, ".tmp-link-") {
+			os.Remove(filepath.Join(o.Path(), name))
+		}
 	}
 }
