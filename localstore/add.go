@@ -175,15 +175,10 @@ func (a *adding) replace(st *Staging, name string) error {
 	return a.s.step("renamed")
 }
 
-// commit optimises, makes durable and registers what is in place and was checked.
+// commit optimises and registers what is in place and was checked.
 func (a *adding) commit(ctx context.Context, info *pathinfo.Info, k known) error {
 	if a.opts.Optimise {
 		if err := a.s.optimise(ctx, a.h, a.path, a.opts); err != nil {
-			return err
-		}
-	}
-	if a.s.opts.FsyncStorePaths {
-		if err := a.h.root.Sync(); err != nil {
 			return err
 		}
 	}

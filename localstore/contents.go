@@ -90,7 +90,6 @@ func (s *Store) Restore(ctx context.Context, realPath string, nar io.Reader) err
 func (s *Store) restoreOptions(h *handle) fstree.RestoreOptions {
 	return fstree.RestoreOptions{
 		CaseHack:    s.opts.CaseHack,
-		Sync:        s.opts.FsyncStorePaths,
 		DropACLs:    h.lists,
 		IgnoredACLs: s.opts.IgnoredACLs,
 	}

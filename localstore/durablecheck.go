@@ -49,7 +49,7 @@ func (s *Store) checkDurable(ctx context.Context, h *handle) (unsynced bool, err
 		}
 	}
 	if !fits {
-		return last > 0, s.setMark(ctx, h, s.boot, last, last > 0)
+		return last > 0, s.setMark(ctx, h, s.boot, last)
 	}
 	if mark.Boot == s.boot && s.boot != "" || mark.ID == last {
 		return mark.ID < last, nil
@@ -57,14 +57,14 @@ func (s *Store) checkDurable(ctx context.Context, h *handle) (unsynced bool, err
 	return false, s.recover(ctx, h, mark)
 }
 
-// setMark begins a new history. For a database without rows the mark need not be durable: if it is lost, so is what
-// comes after it, or it is found damaged.
-func (s *Store) setMark(ctx context.Context, h *handle, boot string, id int64, sync bool) error {
+// setMark begins a new history. Even the first mark has to be durable: without one, rows that reached the disk before it
+// would be taken for those of a store that has always been there.
+func (s *Store) setMark(ctx context.Context, h *handle, boot string, id int64) error {
 	mark, err := s.markOf(ctx, h, boot, id)
 	if err != nil {
 		return err
 	}
-	return s.opts.writeMark(mark, sync)
+	return s.opts.writeMark(mark, true)
 }
 
 // recover verifies all rows beyond the mark, in their order, and moves the mark along.
@@ -107,7 +107,7 @@ func (s *Store) checkpoint(ctx context.Context, h *handle, boot string, id int64
 	if err != nil {
 		return err
 	}
-	return s.setMark(ctx, h, boot, id, true)
+	return s.setMark(ctx, h, boot, id)
 }
 
 // recoverBatch tells how many paths it made invalid.

@@ -169,11 +169,6 @@ func (im *Import) commit(ctx context.Context) error {
 }
 
 func (im *Import) register(ctx context.Context, infos []*pathinfo.Info) error {
-	if im.s.opts.FsyncStorePaths {
-		if err := im.h.root.Sync(); err != nil {
-			return err
-		}
-	}
 	err := im.s.register(ctx, im.h, infos, known{})
 	if err == nil || len(infos) == 1 || ctx.Err() != nil {
 		return err

@@ -41,7 +41,8 @@ type Options struct {
 	// PathInfoCacheSize is how many paths are remembered; zero means 65536.
 	PathInfoCacheSize int
 
-	// FsyncStorePaths makes contents durable before they are registered.
+	// FsyncStorePaths makes contents durable before they are registered, and the registration before it is acknowledged,
+	// with one sync of the file system for all that wait for it.
 	FsyncStorePaths bool
 	// SyncBeforeRegistering syncs the whole file system before each registration.
 	SyncBeforeRegistering bool

@@ -76,14 +76,18 @@ func (s *Store) RegisterRealisation(ctx context.Context, r *pathinfo.Realisation
 	}
 	h := s.acquire()
 	defer h.release()
-	return public(h.db.Write(ctx, func(tx *db.Tx) error {
+	err := h.db.Write(ctx, func(tx *db.Tx) error {
 		for _, key := range keys {
 			if err := s.mergeRealisation(tx, key, r); err != nil {
 				return err
 			}
 		}
 		return nil
-	}))
+	})
+	if err == nil {
+		err = s.syncRows(h)
+	}
+	return public(err)
 }
 
 func (s *Store) mergeRealisation(tx *db.Tx, key realisationKey, r *pathinfo.Realisation) error {

@@ -50,8 +50,8 @@ func (s *Store) register(ctx context.Context, h *handle, infos []*pathinfo.Info,
 	if err != nil {
 		return err
 	}
-	if s.opts.SyncBeforeRegistering {
-		if err := h.root.SyncFS(); err != nil {
+	if s.opts.SyncBeforeRegistering || s.opts.FsyncStorePaths {
+		if err := h.contents.do(h.root.SyncFS); err != nil {
 			return err
 		}
 	}
@@ -65,11 +65,22 @@ func (s *Store) register(ctx context.Context, h *handle, infos []*pathinfo.Info,
 	for i, info := range infos {
 		h.cache.endAs(info.Path, s.registered(info.Path, &rows[i], err))
 	}
+	if err == nil {
+		err = s.syncRows(h)
+	}
 	if err != nil {
 		return err
 	}
 	s.syncs.registered(sizeOf(infos))
 	return s.step("registered")
+}
+
+// syncRows makes what was committed durable, before it is acknowledged, if that is wanted.
+func (s *Store) syncRows(h *handle) error {
+	if !s.opts.FsyncStorePaths {
+		return nil
+	}
+	return h.rows.do(h.db.SyncLog)
 }
 
 func sizeOf(infos []*pathinfo.Info) (bytes int64) {
@@ -201,6 +212,9 @@ func (s *Store) AddSignatures(ctx context.Context, p storepath.Path, sigs []path
 		return tx.SetSignatures(path, joinSignatures(all))
 	})
 	h.cache.end(p, false)
+	if err == nil {
+		err = s.syncRows(h)
+	}
 	return public(err)
 }
 
@@ -215,7 +229,8 @@ func (e *InUseError) Error() string {
 }
 
 // Invalidate makes a path invalid and leaves its files, which are garbage from then on. It tells whether the path was
-// valid; while other valid paths refer to it, it gives an [InUseError].
+// valid; while other valid paths refer to it, it gives an [InUseError]. Not even a power cut makes it valid again,
+// so that its files may be deleted.
 func (s *Store) Invalidate(ctx context.Context, p storepath.Path) (bool, error) {
 	found, err := s.InvalidateAll(ctx, []storepath.Path{p})
 	return found == 1, err
@@ -245,6 +260,9 @@ func (s *Store) InvalidateAll(ctx context.Context, paths []storepath.Path) (int,
 	for _, p := range paths {
 		h.cache.end(p, false)
 		s.drvs.drop(p)
+	}
+	if err == nil && found > 0 && s.opts.FsyncMetadata {
+		err = h.rows.do(h.db.SyncLog)
 	}
 	if err != nil {
 		return 0, public(err)

@@ -75,6 +75,9 @@ type handle struct {
 	gc    *gcGate
 	short *shortLocks
 	cache *infoCache
+	// Syncs that those who wait for them share: of the files, and of the database.
+	contents, rows groupSync
+
 	lists bool   // what is made in the store inherits access control lists
 	epoch uint64 // tells this handle from those before and after
 

@@ -192,16 +192,13 @@ func (db *DB) prepareSchema(ctx context.Context, c *conn, version int) error {
 
 // setPragmas repeats what upstream sets on each connection (LocalStore::openDB).
 func setPragmas(c *conn, opts Options) error {
-	sync, mode := "off", "truncate"
-	if opts.FsyncMetadata {
-		sync = "normal"
-	}
+	mode := "truncate"
 	if opts.UseWAL {
 		mode = "wal"
 	}
 	// temp_store concerns the journal of single statements, of which SQLite otherwise allocates 64 KiB for every
 	// insert that a foreign key could stop: half the cost of registering.
-	for _, text := range []string{"foreign_keys = 1", "synchronous = " + sync, "temp_store = memory"} {
+	for _, text := range []string{"foreign_keys = 1", "synchronous = " + opts.synchronous(), "temp_store = memory"} {
 		if _, err := c.pragma(text); err != nil {
 			return err
 		}

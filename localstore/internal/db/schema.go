@@ -84,7 +84,9 @@ func (db *DB) writeSchema() error {
 }
 
 func (db *DB) createSchema(ctx context.Context, c *conn) error {
-	err := db.inTransaction(ctx, c, func() error { return c.script(sqlText("create_schema")) })
+	err := db.durably(c, func() error {
+		return db.inTransaction(ctx, c, func() error { return c.script(sqlText("create_schema")) })
+	})
 	if err != nil {
 		return err
 	}
@@ -110,7 +112,10 @@ func (db *DB) upgradeLocked(ctx context.Context, c *conn) error {
 	// Another process may have upgraded in the meantime.
 	version, err := db.readSchema()
 	if err == nil && version < schemaVersion {
-		if err = db.inTransaction(ctx, c, func() error { return upgrade(c, version) }); err == nil {
+		err = db.durably(c, func() error {
+			return db.inTransaction(ctx, c, func() error { return upgrade(c, version) })
+		})
+		if err == nil {
 			err = db.writeSchema()
 		}
 	}

@@ -75,7 +75,7 @@ func TestRestoreThenDump(t *testing.T) {
 	d := tempDir(t)
 	data := sample(t)
 	var copied bytes.Buffer
-	size, err := d.Restore("x", bytes.NewReader(data), &copied, RestoreOptions{Sync: true})
+	size, err := d.Restore("x", bytes.NewReader(data), &copied, RestoreOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

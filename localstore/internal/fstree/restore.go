@@ -12,12 +12,10 @@ import (
 	"nixdaemon/protocol/nar"
 )
 
-// RestoreOptions say how a tree is made. The zero value makes it as it stands in the archive and syncs nothing.
+// RestoreOptions say how a tree is made. The zero value makes it as it stands in the archive.
 type RestoreOptions struct {
 	// CaseHack renames entries that differ from an earlier one of their directory in case alone (libutil/archive.cc).
 	CaseHack bool
-	// Sync makes each file and directory durable before Restore returns; the parent directory is the caller's.
-	Sync bool
 	// DropACLs removes access control lists that were inherited from the parent directory (see [Dir.InheritsACL]),
 	// except IgnoredACLs.
 	DropACLs    bool
@@ -141,9 +139,6 @@ func (re *restorer) EndDirectory() error {
 	if err == nil {
 		err = setTime(dir.fd)
 	}
-	if err == nil && re.opts.Sync {
-		err = retry(func() error { return unix.Fsync(dir.fd) })
-	}
 	re.open = re.open[:last]
 	if e := unix.Close(dir.fd); err == nil {
 		err = e
@@ -218,13 +213,7 @@ func (re *restorer) finish(fd int, executable bool) error {
 	if err := re.fixMode(fd, executable); err != nil {
 		return err
 	}
-	if err := setTime(fd); err != nil {
-		return err
-	}
-	if re.opts.Sync {
-		return retry(func() error { return unix.Fsync(fd) })
-	}
-	return nil
+	return setTime(fd)
 }
 
 func (re *restorer) fixMode(fd int, executable bool) error {
