@@ -18,8 +18,10 @@ import (
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/builtin"
+	"nixdaemon/worker/builtin/builtinjob"
 	"nixdaemon/worker/remote"
 	"nixdaemon/worker/settings"
+	"nixdaemon/worker/transfer/s3"
 )
 
 // backend is what stands behind all connections.
@@ -97,6 +99,7 @@ func (b *local) buildAndCollect() error {
 		Store:       b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
 		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
+		S3Keys:         s3Keys(s3.NewChain(nil), b.log),
 		Getenv:         os.Getenv,
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
 		Nested:         b.serveBuilder,
@@ -107,6 +110,23 @@ func (b *local) buildAndCollect() error {
 	b.auto = autoGC{gc.NewAuto(b.collector.gc, freeSpace(b.store.RealDir()), sinkFor(b.log))}
 	b.builder = builder{b.scheduler, b.auto}
 	return nil
+}
+
+// s3Keys finds keys for downloads of builtin:fetchurl with the daemon's own credentials. Without any the download is
+// tried all the same: it may be public.
+func s3Keys(chain *s3.Chain, log zerolog.Logger) func(ctx context.Context, url string) *builtinjob.Keys {
+	return func(ctx context.Context, url string) *builtinjob.Keys {
+		l, err := s3.Parse(url)
+		if err != nil {
+			return nil // the builder will say so
+		}
+		keys, err := chain.Keys(ctx, l.Profile)
+		if err != nil {
+			log.Debug().Err(err).Msg("no credentials for S3")
+			return nil
+		}
+		return &builtinjob.Keys{AccessKeyID: keys.AccessKeyID, SecretAccessKey: keys.SecretAccessKey, SessionToken: keys.SessionToken}
+	}
 }
 
 // logTiming notes how long the parts of a build took, for whoever looks for where the time goes.

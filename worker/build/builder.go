@@ -15,6 +15,7 @@ import (
 	"nixdaemon/sandbox"
 	"nixdaemon/sandbox/buildusers"
 	"nixdaemon/sandbox/cgroup"
+	"nixdaemon/worker/builtin/builtinjob"
 	"nixdaemon/worker/settings"
 )
 
@@ -39,6 +40,9 @@ type Options struct {
 	// empty: the program complains about unknown ones. It is run as any builder is, in the build directory, and finds
 	// there the file [builtinjob.File]. Without this function no builtin can be executed.
 	BuiltinCommand func(name string) []string
+	// S3Keys finds what requests to an s3:// URL are signed with, for builtin:fetchurl, which cannot look for itself; nil
+	// for nothing, as is a nil function.
+	S3Keys func(ctx context.Context, url string) *builtinjob.Keys
 	// Nested serves a connection that a builder has made to the daemon that is there for its build alone (upstream's
 	// recursive-nix and builder-rpc-v0), until ctx ends or the builder hangs up; conn is closed by the caller. Without this
 	// function derivations that want such a daemon cannot be built.

@@ -52,6 +52,9 @@ func (a *attempt) prepareBuiltin(spec *sandbox.Spec) error {
 		if text, err := os.ReadFile(a.set.SSLCertFile); err == nil && a.set.SSLCertFile != "" {
 			job.CABundle = string(text)
 		}
+		if url := job.Env["url"]; strings.HasPrefix(url, "s3:") && a.o.S3Keys != nil {
+			job.S3Keys = a.o.S3Keys(a.ctx, url)
+		}
 	}
 	text, err := json.Marshal(job)
 	if err != nil {

@@ -40,11 +40,16 @@ func TestFetchErrors(t *testing.T) {
 		{"file://" + missing, "unable to download 'file://" + missing + "': Could not read a file:// file (37) Could not open file " + missing},
 		{"file://host/x", "unable to download 'file://host/x': URL using bad/illegal format or missing URL (3) URL rejected: Bad file:// URL"},
 		{"file:///dev/zero", "unable to download 'file:///dev/zero': Could not read a file:// file (37) Could not open file /dev/zero"},
-		{"s3://bucket/x", "unable to download 's3://bucket/x': S3 is not supported by 'builtin:fetchurl'; use the https URL of the object"},
 		{"https://" + closed, "unable to download 'https://" + closed + "': Problem with the SSL CA cert (path? access rights?) (77) error adding trust anchors from file: ca-certificates.crt"},
 	} {
 		do(t, "fetchurl", fetch(tt.url)).fails(t, inFile(tt.want))
 	}
+	// A line of context stands between those of the output and the error.
+	const style = "s3://bucket/k?addressing-style=x"
+	do(t, "fetchurl", fetch(style)).fails(t, strings.Replace(inFile("unknown S3 addressing style 'x', expected 'auto', 'path', or 'virtual'"),
+		"\n\n", "\n\n       … while parsing S3 URI: '"+style+"'\n\n", 1))
+	do(t, "fetchurl", fetch("s3://bucket/k?endpoint=file:///x")).fails(t,
+		inFile(`unable to download 'file:///x/bucket/k': Unsupported protocol (1) Protocol "file" not supported`))
 	job := fetch("http://" + closed + "/")
 	job.Transfer = &builtinjob.Transfer{Attempts: 2}
 	r := do(t, "fetchurl", job)

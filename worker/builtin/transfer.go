@@ -4,18 +4,21 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
 	"nixdaemon/protocol/compression"
 	"nixdaemon/worker/builtin/builtinjob"
 	"nixdaemon/worker/transfer"
+	"nixdaemon/worker/transfer/s3"
 )
 
 // fetcher makes downloads with the job's settings.
 type fetcher struct {
 	engine   *transfer.Engine
 	settings transfer.Settings
+	keys     *builtinjob.Keys // of S3, nil without
 	log      *logger
 	decoders compression.Decoders
 }
@@ -25,6 +28,7 @@ func newFetcher(b *builder) *fetcher {
 	return &fetcher{
 		engine:   transfer.New(transfer.Options{Getenv: b.getenv, Pause: b.pause}),
 		settings: transferSettings(set, b.job),
+		keys:     b.job.S3Keys,
 		log:      b.log,
 	}
 }
@@ -58,15 +62,35 @@ type download struct {
 
 // open begins a download. restart is called before contents come again from their beginning; if it is nil they cannot.
 func (f *fetcher) open(ctx context.Context, url string, restart func() error) (*download, error) {
+	r := &transfer.Request{URL: url, Files: true, Restart: restart, Log: f.log, IDs: &f.log.ids}
 	if strings.HasPrefix(url, "s3:") {
-		return nil, failf("unable to %s '%s': S3 is not supported by 'builtin:fetchurl'; use the https URL of the object",
-			plain("download"), url)
+		if err := f.toS3(r); err != nil {
+			return nil, inLog(err)
+		}
 	}
-	resp, err := f.engine.Do(ctx, &f.settings, &transfer.Request{URL: url, Files: true, Restart: restart, Log: f.log, IDs: &f.log.ids})
+	resp, err := f.engine.Do(ctx, &f.settings, r)
 	if err != nil {
 		return nil, inLog(err)
 	}
 	return &download{body: resp.Body}, nil
+}
+
+// toS3 makes the request for an s3:// URL. It is signed if the daemon had keys for it.
+func (f *fetcher) toS3(r *transfer.Request) error {
+	l, err := s3.Parse(r.URL)
+	if err != nil {
+		return err
+	}
+	u, err := l.HTTPS()
+	if err != nil {
+		return err
+	}
+	r.URL, r.Files = u.String(), false
+	if f.keys != nil {
+		keys := s3.Keys{AccessKeyID: f.keys.AccessKeyID, SecretAccessKey: f.keys.SecretAccessKey, SessionToken: f.keys.SessionToken}
+		r.Sign = func(req *http.Request) error { return keys.Sign(l.SigningRegion(), req) }
+	}
+	return nil
 }
 
 func (d *download) Read(p []byte) (int, error) {
@@ -92,6 +116,10 @@ func (d *download) orTransfer(err error) error {
 func inLog(err error) error {
 	if t, ok := errors.AsType[*transfer.Error](err); ok {
 		return &failure{text: t.Coloured(), cause: t}
+	}
+	var traced interface{ Traces() []string }
+	if errors.As(err, &traced) {
+		return &failure{text: err.Error(), traces: traced.Traces(), cause: err}
 	}
 	return err
 }

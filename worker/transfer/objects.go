@@ -85,14 +85,14 @@ func (h *HTTP) Get(ctx context.Context, name string, c Call) (*Response, error) 
 	}
 	resp, err := h.engine.Do(ctx, c.Settings, r)
 	if err != nil {
-		return nil, missing(err, name, h.shown)
+		return nil, Missing(err, name, h.shown)
 	}
 	return resp, nil
 }
 
-// missing is the error for a file that a cache does not have. Buckets of S3 that may not be listed answer with
+// Missing turns the error of a request into that for a file which a cache does not have, if it means this. Buckets of S3 that may not be listed answer with
 // Forbidden, so that means the same (libstore/http-binary-cache-store.cc).
-func missing(err error, name, cache string) error {
+func Missing(err error, name, cache string) error {
 	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrForbidden) {
 		return err
 	}
@@ -132,19 +132,27 @@ func (h *HTTP) Put(ctx context.Context, name string, body func() (io.ReadCloser,
 	}
 	resp, err := h.engine.Do(ctx, c.Settings, r)
 	if err != nil {
-		return &uploadError{err, "while uploading to HTTP binary cache at '" + h.shown + "'"}
+		return Trace(err, "while uploading to HTTP binary cache at '"+h.shown+"'")
 	}
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody))
 	return errors.Join(err, resp.Body.Close())
 }
 
-// uploadError is why a file was not put.
-type uploadError struct {
+// Trace adds to an error what was going on, as a context line for clients.
+func Trace(err error, line string) error { return &traced{err, line} }
+
+type traced struct {
 	error
-	trace string
+	line string
 }
 
-func (u *uploadError) Unwrap() error { return u.error }
+func (t *traced) Unwrap() error { return t.error }
 
-// Traces gives what was going on.
-func (u *uploadError) Traces() []string { return []string{u.trace} }
+// Traces gives what was going on, the outermost first.
+func (t *traced) Traces() []string {
+	lines := []string{t.line}
+	if inner, ok := errors.AsType[*traced](t.error); ok {
+		lines = append(lines, inner.Traces()...)
+	}
+	return lines
+}

@@ -26,10 +26,19 @@ type Job struct {
 	// no https server is.
 	Netrc    string `json:"netrc,omitempty"`
 	CABundle string `json:"caBundle,omitempty"`
+	// S3Keys sign requests to s3:// URLs; nil leaves them unsigned.
+	S3Keys *Keys `json:"s3Keys,omitempty"`
 	// Transfer is how downloads are made; nil means [DefaultTransfer].
 	Transfer *Transfer `json:"transfer,omitempty"`
 	// Verbosity is the client's; debug messages are sent from 6 on.
 	Verbosity uint64 `json:"verbosity,omitempty"`
+}
+
+// Keys are credentials of S3.
+type Keys struct {
+	AccessKeyID     string `json:"accessKeyID"`
+	SecretAccessKey string `json:"secretAccessKey"`
+	SessionToken    string `json:"sessionToken,omitempty"`
 }
 
 // Transfer holds the settings of downloads, each named after upstream's.
