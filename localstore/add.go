@@ -66,6 +66,8 @@ type adding struct {
 	// The lock: one of the two, or neither if the caller has it.
 	short *fstree.LockFile
 	held  *pathlock.Held
+	// absent is true if there was nothing in the path's place when it was locked.
+	absent bool
 }
 
 // begin locks a path that is to be added; nil if it turns out to be valid.
@@ -73,7 +75,7 @@ func (s *Store) begin(ctx context.Context, h *handle, p storepath.Path, o *AddOp
 	if err := o.root(ctx, p); err != nil {
 		return nil, err
 	}
-	if valid, err := s.needless(ctx, h, p, o); valid || err != nil {
+	if valid, _, err := s.needless(ctx, h, p, o); valid || err != nil {
 		return nil, err
 	}
 	if err := o.room(ctx); err != nil {
@@ -88,7 +90,8 @@ func (s *Store) begin(ctx context.Context, h *handle, p storepath.Path, o *AddOp
 
 // recheck gives nil if somebody has added the path while its lock was waited for.
 func (a *adding) recheck(ctx context.Context) (*adding, error) {
-	valid, err := a.s.needless(ctx, a.h, a.path, a.opts)
+	valid, absent, err := a.s.needless(ctx, a.h, a.path, a.opts)
+	a.absent = absent
 	if err == nil && !valid {
 		err = a.s.step("locked")
 	}
@@ -119,15 +122,17 @@ func (a *adding) tryLock(ctx context.Context, wait bool) (bool, error) {
 }
 
 // needless tells whether the path is valid, so that nothing is to be done. Asking the disk is so much cheaper than asking
-// the database that it comes first: what is not there must be added, even if it was valid.
-func (s *Store) needless(ctx context.Context, h *handle, p storepath.Path, o *AddOptions) (bool, error) {
+// the database that it comes first: what is not there must be added, even if it was valid. It also tells whether it is
+// known that nothing is there.
+func (s *Store) needless(ctx context.Context, h *handle, p storepath.Path, o *AddOptions) (valid, absent bool, err error) {
 	if o.Repair {
-		return false, nil
+		return false, false, nil
 	}
 	if exists, err := h.root.Exists(p.Base()); !exists || err != nil {
-		return false, err
+		return false, err == nil, err
 	}
-	return s.isValid(ctx, h, p)
+	valid, err = s.isValid(ctx, h, p)
+	return valid, false, err
 }
 
 // end releases the lock. What is valid needs no lock file any more.
@@ -147,6 +152,9 @@ func (a *adding) end(err error) {
 
 // clear removes garbage from the path's place.
 func (a *adding) clear(ctx context.Context) error {
+	if a.absent {
+		return nil
+	}
 	_, err := a.h.root.Delete(ctx, a.path.Base())
 	return err
 }

@@ -93,7 +93,7 @@ func (im *Import) admit(ctx context.Context, info *pathinfo.Info) (*adding, erro
 	if err := im.opts.root(ctx, p); err != nil {
 		return nil, err
 	}
-	if valid, err := s.needless(ctx, im.h, p, &im.opts); valid || err != nil {
+	if valid, _, err := s.needless(ctx, im.h, p, &im.opts); valid || err != nil {
 		return nil, err
 	}
 	if err := im.opts.room(ctx); err != nil {

@@ -44,16 +44,19 @@ func (tx *Tx) Register(rows []PathRow, outputs map[string]map[string]string) err
 }
 
 func (tx *Tx) registerRow(row *PathRow, outputs map[string]string) (int64, error) {
-	id, found, err := tx.PathID(row.Path)
+	id, err := tx.insertRow(row)
 	if err != nil {
 		return 0, err
 	}
-	row.Inserted = !found
-	if found {
+	if !row.Inserted {
+		found := false
+		if id, found, err = tx.PathID(row.Path); err == nil && !found {
+			err = &NotValidError{row.Path}
+		}
+		if err != nil {
+			return 0, err
+		}
 		return id, tx.updateRow(id, row)
-	}
-	if id, err = tx.insertRow(row); err != nil {
-		return 0, err
 	}
 	for name, path := range outputs {
 		if err := tx.insertOutput(id, name, path); err != nil {
@@ -63,13 +66,13 @@ func (tx *Tx) registerRow(row *PathRow, outputs map[string]string) (int64, error
 	return id, nil
 }
 
+// insertRow leaves a row that is there alone, and tells in row.Inserted.
 func (tx *Tx) insertRow(row *PathRow) (int64, error) {
 	registered := row.RegistrationTime
 	if registered == 0 {
 		registered = time.Now().Unix()
 	}
-	tx.resized = true
-	_, err := tx.change(stmtInsertPath, func(s *sqlite.Stmt) {
+	rows, err := tx.change(stmtInsertPath, func(s *sqlite.Stmt) {
 		s.BindText(1, row.Path)
 		s.BindText(2, row.Hash)
 		s.BindInt64(3, registered)
@@ -79,6 +82,8 @@ func (tx *Tx) insertRow(row *PathRow) (int64, error) {
 		bindNullText(s, 7, row.Sigs)
 		bindNullText(s, 8, row.CA)
 	})
+	row.Inserted = rows > 0
+	tx.resized = tx.resized || row.Inserted
 	return tx.sql.LastInsertRowID(), err
 }
 

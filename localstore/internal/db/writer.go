@@ -55,6 +55,7 @@ type writer struct {
 	// Guarded by running once the goroutine has started.
 	tx      Tx
 	open    bool       // a transaction has begun
+	crowd   bool       // the last group had several members
 	members []*request // succeeded, waiting for the commit
 }
 
@@ -177,7 +178,8 @@ func (w *writer) drain() {
 // group runs the first request and those that have come meanwhile, and commits.
 func (w *writer) group(r *request) {
 	start := time.Now()
-	for n := 0; ; {
+	n := 0
+	for {
 		w.member(r)
 		if n++; n >= groupMaxMembers || time.Since(start) > groupMaxTime {
 			break
@@ -187,21 +189,25 @@ func (w *writer) group(r *request) {
 			break
 		}
 	}
+	w.crowd = n > 1
 	w.commit()
 }
 
-// next returns a request that waits. If there is none it first lets the callers run that the last commit has woken:
-// they are about to ask again, and would otherwise find the group closed. A lone caller is not delayed by that.
+// next returns a request that waits. If there is none it first lets the callers run that the last commit has woken, if
+// there were several: they are about to ask again, and would otherwise find the group closed. A lone caller is not
+// delayed by that.
 func (w *writer) next() (*request, bool) {
-	for try := 0; try < 2; try++ {
+	for yielded := false; ; yielded = true {
 		select {
 		case r := <-w.requests:
 			return r, true
 		default:
-			runtime.Gosched()
 		}
+		if yielded || !w.crowd {
+			return nil, false
+		}
+		runtime.Gosched()
 	}
-	return nil, false
 }
 
 func (w *writer) member(r *request) {

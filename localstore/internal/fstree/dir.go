@@ -18,7 +18,8 @@ type Dir struct {
 	fd   int
 	path string // for messages
 
-	dumpers sync.Pool // of *dumper, for their buffers
+	dumpers sync.Pool    // of *dumper, for their buffers
+	created createdModes // of files restored beneath
 }
 
 // OpenDir opens a directory. Links in the path are followed, except in its last component.

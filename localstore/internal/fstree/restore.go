@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -80,9 +81,6 @@ type restorer struct {
 	made bool // the root exists and is ours
 	open []openDir
 	file fileWriter
-	// What the umask and inherited lists leave of the two modes is seen on the first file of each, [executable].
-	modeKnown [2]bool
-	modeRight [2]bool
 }
 
 type openDir struct {
@@ -216,20 +214,32 @@ func (re *restorer) finish(fd int, executable bool) error {
 	return setTime(fd)
 }
 
+// createdModes remembers what the umask and inherited lists leave of the two modes, as seen on the first file of each.
+type createdModes struct{ plain, executable atomic.Int32 }
+
+const (
+	modeUnseen = iota
+	modeKept
+	modeChanged
+)
+
 func (re *restorer) fixMode(fd int, executable bool) error {
-	which, mode := 0, uint32(modeFile)
+	seen, mode := &re.top.created.plain, uint32(modeFile)
 	if executable {
-		which, mode = 1, modeExec
+		seen, mode = &re.top.created.executable, modeExec
 	}
-	if !re.modeKnown[which] {
+	if seen.Load() == modeUnseen {
 		var st unix.Stat_t
 		if err := fstat(fd, &st); err != nil {
 			return err
 		}
-		re.modeKnown[which] = true
-		re.modeRight[which] = uint32(st.Mode)&0o7777 == mode
+		if uint32(st.Mode)&0o7777 == mode {
+			seen.Store(modeKept)
+		} else {
+			seen.Store(modeChanged)
+		}
 	}
-	if re.modeRight[which] {
+	if seen.Load() == modeKept {
 		return nil
 	}
 	return retry(func() error { return unix.Fchmod(fd, mode) })

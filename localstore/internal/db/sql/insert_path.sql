@@ -1,2 +1,3 @@
 insert into ValidPaths (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca)
 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+on conflict (path) do nothing

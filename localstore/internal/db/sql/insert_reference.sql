@@ -1,1 +1,1 @@
-insert or replace into Refs (referrer, reference) values (?1, ?2)
+insert or ignore into Refs (referrer, reference) values (?1, ?2)
