@@ -2,7 +2,10 @@ package db
 
 import "os"
 
-// reserve gives the file at path the given size in real disk blocks.
+// leastReserved is below what size a file that does not fit is not worth making smaller.
+const leastReserved = 256 << 10
+
+// reserve gives the file at path the given size in real disk blocks, or half of that, and so on, where space is short.
 // Failure is of no account, as it is to upstream: the file only helps a later collection on a full disk.
 func reserve(path string, size int64) {
 	if size < 0 {
@@ -16,13 +19,27 @@ func reserve(path string, size int64) {
 		return
 	}
 	defer f.Close()
-	if err = f.Truncate(size); err == nil {
-		err = allocate(f, size)
+	for ; ; size /= 2 {
+		if err = resize(f, size); err == nil {
+			return
+		}
+		if size/2 < leastReserved {
+			break
+		}
 	}
-	if err != nil {
-		// Left behind it would look as if it had what it is for.
-		os.Remove(path)
+	// Left behind it would look as if it had what it is for.
+	os.Remove(path)
+}
+
+// resize frees what the file has before it takes anything: on a full disk there is nothing else to take.
+func resize(f *os.File, size int64) error {
+	if err := f.Truncate(0); err != nil {
+		return err
 	}
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	return allocate(f, size)
 }
 
 // fill occupies blocks by writing them, where the file system has no other way.

@@ -22,16 +22,30 @@ func TestReserveOnFullDisk(t *testing.T) {
 		}
 	})
 	path := filepath.Join(dir, "reserved")
-	reserve(path, 2<<20)
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a file was left: %v", err)
+	expect := func(want int64) {
+		t.Helper()
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Size != want || st.Blocks*512 < want {
+			t.Errorf("got size %d, %d blocks: %v", st.Size, st.Blocks, err)
+		}
 	}
-	reserve(path, 1<<19)
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Size != 1<<19 || st.Blocks*512 < 1<<19 {
-		t.Errorf("got size %d, %d blocks: %v", st.Size, st.Blocks, err)
+	reserve(path, 1<<18)
+	expect(1 << 18)
+	reserve(path, 3<<19) // does not fit
+	expect(3 << 18)
+	other := filepath.Join(dir, "other")
+	if err := os.WriteFile(other, make([]byte, 1<<18), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	reserve(path, 2<<20) // a larger one does not fit
+	reserve(path, 1<<20)
+	expect(1 << 19)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, make([]byte, 1<<20-1<<16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reserve(path, 1<<20)
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file was left: %v", err)
 	}

@@ -57,6 +57,7 @@ type writer struct {
 	open    bool       // a transaction has begun
 	crowd   bool       // the last group had several members
 	members []*request // succeeded, waiting for the commit
+	journal journal
 }
 
 func newWriter(db *DB, c *conn) *writer {
@@ -67,6 +68,7 @@ func newWriter(db *DB, c *conn) *writer {
 		closing:  make(chan struct{}),
 		finished: make(chan struct{}),
 		tx:       Tx{conn: c, db: db},
+		journal:  newJournal(db),
 	}
 }
 
@@ -191,6 +193,7 @@ func (w *writer) group(r *request) {
 	}
 	w.crowd = n > 1
 	w.commit()
+	w.journal.bound(w.tx.conn)
 }
 
 // next returns a request that waits. If there is none it first lets the callers run that the last commit has woken, if
