@@ -230,6 +230,13 @@ func (s *Store) RealDir() string { return s.opts.RealDir }
 // StateDir holds the database, roots and locks.
 func (s *Store) StateDir() string { return s.opts.StateDir }
 
+// Tidy gives space back that the database does not need any more, if that costs little and nobody waits for it.
+func (s *Store) Tidy() {
+	h := s.acquire()
+	defer h.release()
+	h.db.Tidy()
+}
+
 // Reserve makes the file again that a collection deletes to have room to work, if there is space for it.
 func (s *Store) Reserve() {
 	h := s.acquire()

@@ -27,6 +27,8 @@ type Store interface {
 	TempRootPaths() ([]storepath.Path, error)
 	// InvalidateAll makes paths invalid in one transaction, in their order; it fails if one has other referrers.
 	InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error)
+	// Tidy gives space back that the database does not need any more, if that costs little and nobody waits.
+	Tidy()
 	// Reserve puts space aside for the next collection, as much as there is.
 	Reserve()
 	// DeleteTree deletes what is at a place and tells how many bytes that freed.
@@ -111,6 +113,9 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 	}
 	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims()}
 	err = r.collect(ctx)
+	if req.Action.deletes() && len(r.results.Paths) > 0 {
+		c.o.Store.Tidy()
+	}
 	return r.results, err
 }
 
