@@ -43,20 +43,21 @@ func (tx *Tx) Register(rows []PathRow, outputs map[string]map[string]string) err
 	return nil
 }
 
+// registerRow looks for the row only when there is one in the way, which is rare.
 func (tx *Tx) registerRow(row *PathRow, outputs map[string]string) (int64, error) {
 	id, err := tx.insertRow(row)
+	row.Inserted = err == nil
+	if err != nil && isConstraint(err) {
+		old, found, e := tx.PathID(row.Path)
+		if e != nil {
+			return 0, e
+		}
+		if found {
+			return old, tx.updateRow(old, row)
+		}
+	}
 	if err != nil {
 		return 0, err
-	}
-	if !row.Inserted {
-		found := false
-		if id, found, err = tx.PathID(row.Path); err == nil && !found {
-			err = &NotValidError{row.Path}
-		}
-		if err != nil {
-			return 0, err
-		}
-		return id, tx.updateRow(id, row)
 	}
 	for name, path := range outputs {
 		if err := tx.insertOutput(id, name, path); err != nil {
@@ -66,13 +67,12 @@ func (tx *Tx) registerRow(row *PathRow, outputs map[string]string) (int64, error
 	return id, nil
 }
 
-// insertRow leaves a row that is there alone, and tells in row.Inserted.
 func (tx *Tx) insertRow(row *PathRow) (int64, error) {
 	registered := row.RegistrationTime
 	if registered == 0 {
 		registered = time.Now().Unix()
 	}
-	rows, err := tx.change(stmtInsertPath, func(s *sqlite.Stmt) {
+	_, err := tx.change(stmtInsertPath, func(s *sqlite.Stmt) {
 		s.BindText(1, row.Path)
 		s.BindText(2, row.Hash)
 		s.BindInt64(3, registered)
@@ -82,8 +82,7 @@ func (tx *Tx) insertRow(row *PathRow) (int64, error) {
 		bindNullText(s, 7, row.Sigs)
 		bindNullText(s, 8, row.CA)
 	})
-	row.Inserted = rows > 0
-	tx.resized = tx.resized || row.Inserted
+	tx.resized = tx.resized || err == nil
 	return tx.sql.LastInsertRowID(), err
 }
 
