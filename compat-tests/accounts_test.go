@@ -27,6 +27,8 @@ var accounts = []struct {
 	{"outsider1", 61111, 61110, "outsiders"},
 	{"insider1", 61121, 61120, "insiders"},
 	{"ranger1", 61131, 61130, "rangers"},
+	{"killed1", 61151, 61150, "killed"},
+	{"killed2", 61152, 61150, "killed"},
 	{"recursor1", 61141, 61140, "recursors"},
 	{"recursor2", 61142, 61140, "recursors"},
 }
@@ -37,6 +39,7 @@ var memberships = map[string]string{
 	"nixbld":    "nixbld1,nixbld2",
 	"outsiders": "outsider1", "insiders": "insider1", "rangers": "ranger1",
 	"recursors": "recursor1,recursor2",
+	"killed":    "killed1,killed2",
 }
 
 // account returns the ids of one of the accounts, or those of a number that no

@@ -38,6 +38,10 @@ type Options struct {
 	Lossy bool
 	// Builds are the scripts that builders run with /bin/sh; none means no builds. Each has $out.
 	Builds []string
+	// Tolerate says which refusals are no fault; nil tolerates none.
+	Tolerate func(refusal string) bool
+	// Session is how many requests a client makes before it connects anew, which ends its temporary roots; 0 is 15.
+	Session int
 	// Deletes says that clients delete single paths, too.
 	Deletes bool
 }
@@ -73,6 +77,12 @@ type Load struct {
 func New(o Options) *Load {
 	if o.Position == nil {
 		o.Position = func() int { return 0 }
+	}
+	if o.Session == 0 {
+		o.Session = 15
+	}
+	if o.Tolerate == nil {
+		o.Tolerate = func(string) bool { return false }
 	}
 	l := &Load{opts: o, memo: derivation.NewMemo(1000), hashes: make(map[storepath.Path]nixhash.Hash), counts: make(map[string]int)}
 	for i := range o.Clients {
@@ -196,13 +206,10 @@ type worker struct {
 	serial int
 }
 
-// session is how many requests a client makes before it connects anew, which ends its temporary roots.
-const session = 15
-
 func (w *worker) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.client = w.connect()
-		for range session {
+		for range w.opts.Session {
 			if ctx.Err() != nil {
 				break
 			}
@@ -250,7 +257,8 @@ func (w *worker) request(ctx context.Context) bool {
 		return true
 	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return false
-	case errors.As(err, &refusal) || !w.opts.Lossy:
+	case errors.As(err, &refusal) && w.opts.Tolerate(refusal.Message):
+	case refusal != nil || !w.opts.Lossy:
 		w.refused(fmt.Errorf("client %d, %s: %w", w.number, kind, err))
 	}
 	return false
