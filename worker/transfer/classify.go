@@ -95,8 +95,14 @@ func classify(ctx context.Context, err error, u *url.URL, stalled time.Duration,
 		return &fault{code: curlRecvError, detail: "Recv failure: Connection reset by peer"}
 	case strings.Contains(err.Error(), "malformed HTTP"):
 		return &fault{code: curlUnsupportedProtocol, detail: "Received HTTP/0.9 when not allowed"}
+	case strings.Contains(err.Error(), "response headers exceeded"):
+		return &fault{code: curlRecvError, detail: fmt.Sprintf("Too large response headers: more than %d", maxHeader)}
 	}
-	return &fault{code: curlRecvError, detail: err.Error()}
+	_, detail, cut := strings.Cut(err.Error(), "transport connection broken: ")
+	if !cut {
+		detail = err.Error()
+	}
+	return &fault{code: curlRecvError, detail: detail}
 }
 
 // classifyTLS is nil for errors that have nothing to do with TLS.

@@ -106,6 +106,9 @@ func (e *Engine) pool(scheme string, s *Settings, r *Request) (*pool, *fault) {
 		if r.TLSCertificate != "" {
 			key.certificate = e.contents(r.TLSCertificate)
 			key.key = e.contents(cmp.Or(r.TLSKey, r.TLSCertificate))
+			if key.certificate == "" {
+				return nil, badPair(r, "no such file or directory")
+			}
 		}
 	}
 	e.mu.Lock()
@@ -151,12 +154,17 @@ func (k *poolKey) config(s *Settings, r *Request) (*tls.Config, *fault) {
 	if r.TLSCertificate != "" {
 		pair, err := tls.X509KeyPair([]byte(k.certificate), []byte(k.key))
 		if err != nil {
-			return nil, &fault{code: curlCertProblem, detail: "could not load PEM client certificate from " + r.TLSCertificate +
-				", " + err.Error() + ", (no key found, wrong passphrase, or wrong file format?)"}
+			return nil, badPair(r, err.Error())
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// badPair is the fault of a client certificate.
+func badPair(r *Request, why string) *fault {
+	return &fault{code: curlCertProblem, detail: "could not load PEM client certificate from " + r.TLSCertificate + ", " + why +
+		", (no key found, wrong passphrase, or wrong file format?)"}
 }
 
 func (e *Engine) transport(key poolKey, config *tls.Config) *http.Transport {
