@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -109,6 +110,9 @@ func makeNetwork(f *forker, owner int) (*network, error) {
 	}
 	child.Reap(pid)
 	w := &network{owner: owner, socket: image.Kept()}
+	if w.socket <= 0 {
+		return nil, errors.New("its process was killed") // there is no socket, and 0 is somebody else's
+	}
 	w.ns, err = unix.IoctlRetInt(w.socket, unix.SIOCGSKNS)
 	if err != nil {
 		unix.Close(w.socket)
