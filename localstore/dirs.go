@@ -44,6 +44,10 @@ func (o *Options) createDirs() error {
 	if o.ReadOnly {
 		return o.checkSymlinks()
 	}
+	// A collector must be able to listen when nothing more can be made.
+	if err := mkdirAll(filepath.Dir(filepath.Join(o.StateDir, gcSocketName))); err != nil {
+		return err
+	}
 	for _, parent := range []string{profiles, o.rootsDir()} {
 		if err := chmodIfNeeded(filepath.Join(parent, "per-user"), perUserMode); err != nil {
 			return err

@@ -145,6 +145,8 @@ func (s *Store) makeDurable(ctx context.Context) error {
 	if s.current.Load() != h || h.stale() {
 		return nil
 	}
+	// For the next collection, if the last one found no space to put aside and there is some now.
+	h.db.Reserve()
 	return s.opts.writeMark(mark, true)
 }
 
