@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -123,6 +124,70 @@ func TestCgroupLimitNeedsController(t *testing.T) {
 	if !errors.Is(err, cgroup.ErrNone) && (err == nil || err.Error() != cgroup.ErrNone.Error()) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// limitable is a hierarchy with the controllers that the limits need.
+func limitable(t *testing.T, l cgroup.Limits, controller string) *cgroup.Hierarchy {
+	t.Helper()
+	parent, err := cgroup.Find()
+	if err != nil {
+		t.Skipf("needs cgroups version 2: %v", err)
+	}
+	control := parent.Dir() + "/cgroup.subtree_control"
+	enabled, err := os.ReadFile(control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// That one group has limits makes the controller one of all groups below.
+	g, err := parent.CreateNext(cgroup.Options{Limits: l})
+	if err != nil {
+		t.Skipf("needs the cgroup controller '%s': %v", controller, err)
+	}
+	if !slices.Contains(strings.Fields(string(enabled)), controller) {
+		t.Cleanup(func() {
+			if err := os.WriteFile(control, []byte("-"+controller), 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := g.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	return hierarchy(t)
+}
+
+// inBoth runs the test for builders that see the machine and for isolated ones.
+func inBoth(t *testing.T, h *cgroup.Hierarchy, test func(t *testing.T, w *world)) {
+	t.Run("machine", func(t *testing.T) { test(t, newWorld(t, in(h))) })
+	t.Run("isolated", func(t *testing.T) {
+		w := newWorld(t, in(h))
+		w.isolate()
+		test(t, w)
+		w.nothingLeft()
+	})
+}
+
+// TestCgroupMemory: a builder that wants more than it may is killed, and all that it has started with it; the next one
+// builds.
+func TestCgroupMemory(t *testing.T) {
+	inBoth(t, limitable(t, cgroup.Limits{Memory: 32 << 20}, "memory"), func(t *testing.T, w *world) {
+		w.set(func(s *settings.Settings) { s.MaxBuildMemory = 32 << 20 })
+		res := w.build(w.drv("greedy", "(x=0123456789; while :; do x=$x$x; done) & wait; sleep 1000"))
+		if res.Status != derivation.StatusPermanentFailure || !strings.Contains(withoutColours(res.ErrorMsg), "failed due to signal 9 (Killed)") {
+			t.Errorf("got %v: %s", res.Status, withoutColours(res.ErrorMsg))
+		}
+		w.mustBuild(w.drv("modest", "echo > $out"))
+	})
+}
+
+// TestCgroupForkBomb: a fork bomb gets no further than it may, and ends with the build.
+func TestCgroupForkBomb(t *testing.T) {
+	inBoth(t, limitable(t, cgroup.Limits{Processes: 20}, "pids"), func(t *testing.T, w *world) {
+		w.set(func(s *settings.Settings) { s.MaxBuildProcesses, s.Timeout = 20, 60 })
+		// The shell gives up when it cannot fork.
+		w.mustFail(w.drv("bomb", "while :; do sleep 1000 & done"), derivation.StatusPermanentFailure)
+		w.mustBuild(w.drv("modest", "echo > $out"))
+	})
 }
 
 // A machine that refuses to make cgroups builds without.
