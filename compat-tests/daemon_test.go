@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -80,7 +81,18 @@ func launchDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemo
 	}
 	d.cmd.Env = append(s.daemonEnv(p), opts.env...)
 	d.cmd.Dir = "/"
-	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
+	// The main process may end before servers that have clients do: its end is
+	// not that of the log.
+	log, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	go func() {
+		defer log.Close()
+		io.Copy(&d.log, log)
+	}()
+	d.cmd.Stdout, d.cmd.Stderr = w, w
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -91,23 +91,127 @@ func TestStartAndStop(t *testing.T) {
 	mustStop(t, d)
 }
 
-// An idle client does not keep the daemon from ending.
-func TestStopWithIdleClient(t *testing.T) {
-	requireClients(t)
-	s := newScratch(t)
-	d := startDaemon(t, s, shared.daemon, daemonOptions{})
-	conn, err := net.Dial("unix", s.socket())
-	if err != nil {
+// TestStopWithClient ends the main process while a client builds: the build
+// and its client go on, as with upstream's daemon.
+func TestStopWithClient(t *testing.T) {
+	forEachClient(t, func(t *testing.T, s scratch, c client) {
+		d := startDaemon(t, s, shared.daemon, daemonOptions{})
+		cmd, begun, proceed := s.startWaiting(t, c, "stopped")
+		begun()
+		if err := d.stop(); err != nil {
+			t.Error(err)
+		}
+		proceed()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the client: %v", err)
+		}
+		if err := s.awaitQuiet(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestReload replaces the server, and the program, under a client that builds.
+func TestReload(t *testing.T) {
+	forEachClient(t, func(t *testing.T, s scratch, c client) {
+		own := s.path("tmp/nix-daemon")
+		install := func() {
+			t.Helper()
+			data, err := os.ReadFile(shared.daemon.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.WriteFile(own+".new", data, 0o755), os.Rename(own+".new", own)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		install()
+		p := shared.daemon
+		p.path = own
+		d := startDaemon(t, s, p, daemonOptions{args: []string{"-v"}})
+		cmd, begun, proceed := s.startWaiting(t, c, "reloaded")
+		begun()
+		install()
+		d.cmd.Process.Signal(syscall.SIGHUP)
+		if err := poll(waitLimit, func() error {
+			if !strings.Contains(d.log.String(), "becoming the new program") {
+				return errors.New("no new program:\n" + d.log.String())
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		// The new server serves, the old one still does.
+		s.must(t, c, nil, "nix-build", build(shell("after", "echo > $out"))...)
+		proceed()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the client of the old server: %v", err)
+		}
+		mustStop(t, d)
+	})
+}
+
+// TestServerKilled kills the server, not the supervisor: the next client finds
+// another one.
+func TestServerKilled(t *testing.T) {
+	forEachClient(t, func(t *testing.T, s scratch, c client) {
+		d := startDaemon(t, s, shared.daemon, daemonOptions{})
+		cmd, begun, proceed := s.startWaiting(t, c, "killed")
+		begun()
+		for _, pid := range s.processes() {
+			if parent(pid) == d.cmd.Process.Pid {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Error("the client has not noticed")
+		}
+		proceed()
+		s.must(t, c, nil, "nix-build", build(shell("after", "echo > $out"))...)
+		s.must(t, c, nil, "nix-store", "--verify", "--check-contents")
+		mustStop(t, d)
+	})
+}
+
+// startWaiting starts a client that builds something, which waits until it may
+// proceed. begun waits until it does.
+func (s scratch) startWaiting(t *testing.T, c client, name string) (cmd *exec.Cmd, begun, proceed func()) {
+	t.Helper()
+	started, free := s.path("tmp/"+name+".started"), s.path("tmp/"+name+".free")
+	script := fmt.Sprintf("echo > %s; until [ -e %s ]; do sleep 0.05; done; echo > $out", started, free)
+	cmd = exec.Command(filepath.Join(c.bin, "nix-build"), build(shell(name, script))...)
+	cmd.Env, cmd.Dir = s.clientEnv(c), s.path("home")
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	if err := d.stop(); err != nil {
-		t.Error(err)
+	begun = func() {
+		t.Helper()
+		if err := poll(waitLimit, func() error {
+			_, err := os.Stat(started)
+			return err
+		}); err != nil {
+			cmd.Process.Kill()
+			t.Fatal(err)
+		}
 	}
-	conn.Close()
-	if err := s.awaitQuiet(); err != nil {
-		t.Error(err)
+	proceed = func() {
+		if err := os.WriteFile(free, nil, 0o644); err != nil {
+			t.Error(err)
+		}
 	}
+	return cmd, begun, proceed
+}
+
+// parent is the process that started one; 0 if that is not known.
+func parent(pid int) int {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		var ppid int
+		if n, _ := fmt.Sscanf(line, "PPid: %d", &ppid); n == 1 {
+			return ppid
+		}
+	}
+	return 0
 }
 
 func TestSocketPathFromEnvironment(t *testing.T) {

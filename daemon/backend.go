@@ -28,45 +28,49 @@ import (
 type backend interface {
 	// serve is what the server does with a connection.
 	serve(ctx context.Context, stream io.ReadWriter, peer Peer) error
+	// building is how many builds run here.
+	building() int
 	// close ends what still runs when the connections are gone.
 	close() error
 }
 
 // assemble puts together what serves the configured store. own are the paths
-// of the sockets that we listen on.
-func assemble(ctx context.Context, cfg *config.Config, log zerolog.Logger, own []string) (backend, error) {
+// of the sockets that we listen on, supervisor the process that keeps us
+// running, 0 without one.
+func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, own []string) (backend, error) {
 	if cfg.Store.Kind == config.StoreRemote {
 		return newForwarding(cfg, log, own)
 	}
-	return newLocal(ctx, cfg, log)
+	return newLocal(ctx, cfg, supervisor, log)
 }
 
 // local serves a store of this machine: one store, one scheduler, one
 // collector.
 type local struct {
-	cfg       *config.Config
-	log       zerolog.Logger
-	store     *localstore.Store
-	launcher  *sandbox.Launcher
-	subst     *substituter
-	scheduler *build.Scheduler
-	remote    *remote.Builders
-	builder   builder
-	collector collector
-	auto      autoGC
-	keys      keyring
-	ids       activity.IDs
+	supervisor int // its process; 0 without one
+	cfg        *config.Config
+	log        zerolog.Logger
+	store      *localstore.Store
+	launcher   *sandbox.Launcher
+	subst      *substituter
+	scheduler  *build.Scheduler
+	remote     *remote.Builders
+	builder    builder
+	collector  collector
+	auto       autoGC
+	keys       keyring
+	ids        activity.IDs
 }
 
 // newLocal opens the store and puts the parts together.
-func newLocal(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*local, error) {
+func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger) (*local, error) {
 	// The store's own parameter counts where the setting is not given
 	// (unix/build/derivation-builder.cc).
 	if cfg.Settings.BuildDir == "" && cfg.Store.BuildDir != "" {
 		cfg.Settings = cfg.Settings.Clone()
 		cfg.Settings.BuildDir = cfg.Store.BuildDir
 	}
-	b := &local{cfg: cfg, log: log}
+	b := &local{cfg: cfg, supervisor: supervisor, log: log}
 	var err error
 	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
 		return nil, err
@@ -85,7 +89,7 @@ func (b *local) buildAndCollect() error {
 	if err != nil {
 		return err
 	}
-	cgroups, err := findCgroups(b.cfg, b.log)
+	cgroups, err := findCgroups(b.cfg, b.supervisor, b.log)
 	if err != nil {
 		return err
 	}
@@ -133,6 +137,8 @@ func s3Keys(chain *s3.Chain, log zerolog.Logger) func(ctx context.Context, url s
 func (b *local) logTiming(drvPath storepath.Path, t build.Timing) {
 	b.log.Debug().Str("drv", drvPath.Base()).Dur("setup", t.Setup).Dur("run", t.Run).Dur("finish", t.Finish).Msg("built")
 }
+
+func (b *local) building() int { return b.scheduler.Running() }
 
 // close waits for what still runs, then closes the store.
 func (b *local) close() error {

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/rs/zerolog"
@@ -17,7 +19,11 @@ const daemonCgroup = "nix-daemon"
 // findCgroups finds where builds get cgroups of their own, nil if nowhere, and
 // says once what the machine has not got. With use-cgroups, or limits, the
 // daemon needs one, and moves into a leaf of it.
-func findCgroups(cfg *config.Config, log zerolog.Logger) (*cgroup.Hierarchy, error) {
+//
+// supervisor is the process that keeps us running, 0 without one. It moves along:
+// then no process is left in the cgroup that builds get theirs from. An earlier
+// server may have moved it already, and so us.
+func findCgroups(cfg *config.Config, supervisor int, log zerolog.Logger) (*cgroup.Hierarchy, error) {
 	s := cfg.Settings
 	limited := s.MaxBuildMemory > 0 || s.MaxBuildProcesses > 0
 	if s.UseCgroups && cfg.Mode != config.ModeStdio {
@@ -26,6 +32,9 @@ func findCgroups(cfg *config.Config, log zerolog.Logger) (*cgroup.Hierarchy, err
 		}
 	}
 	cgroups, err := cgroup.Find()
+	if err == nil && supervisor != 0 && filepath.Base(cgroups.Dir()) == daemonCgroup {
+		cgroups, err = cgroup.At(filepath.Dir(cgroups.Dir()))
+	}
 	if err != nil {
 		if s.UseCgroups && cfg.Mode != config.ModeStdio || limited {
 			return nil, err
@@ -48,7 +57,11 @@ func findCgroups(cfg *config.Config, log zerolog.Logger) (*cgroup.Hierarchy, err
 		log.Warn().Err(err).Msg("destroy cgroups that were left behind")
 	}
 	if (s.UseCgroups || limited) && cfg.Mode != config.ModeStdio {
-		if err := cgroups.Enter(daemonCgroup); err != nil {
+		movers := []int{os.Getpid()}
+		if supervisor != 0 {
+			movers = append(movers, supervisor)
+		}
+		if err := cgroups.Enter(daemonCgroup, movers...); err != nil {
 			return nil, err
 		}
 	}

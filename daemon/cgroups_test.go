@@ -15,7 +15,7 @@ func TestFindCgroups(t *testing.T) {
 	cfg := &config.Config{Settings: settings.Defaults(settings.Environment{System: "x86_64-linux"})}
 	var log strings.Builder
 	_, whyNone := cgroup.Find()
-	found, err := findCgroups(cfg, zerolog.New(&log))
+	found, err := findCgroups(cfg, 0, zerolog.New(&log))
 	if err != nil || (found == nil) != (whyNone != nil) {
 		t.Fatalf("got %v, %v; the machine: %v", found, err, whyNone)
 	}
@@ -24,12 +24,12 @@ func TestFindCgroups(t *testing.T) {
 	}
 	// A daemon that only may use them does not need the experimental feature; one that is to use them does.
 	cfg.Settings.UseCgroups = true
-	_, err = findCgroups(cfg, zerolog.Nop())
+	_, err = findCgroups(cfg, 0, zerolog.Nop())
 	if want := "experimental Nix feature 'cgroups' is disabled; add '--extra-experimental-features cgroups' to enable it"; err == nil || err.Error() != want {
 		t.Errorf("use-cgroups without the feature: got %v, want %s", err, want)
 	}
 	cfg.Mode = config.ModeStdio
-	if _, err := findCgroups(cfg, zerolog.Nop()); err != nil {
+	if _, err := findCgroups(cfg, 0, zerolog.Nop()); err != nil {
 		t.Errorf("--stdio: %v", err)
 	}
 }

@@ -78,5 +78,8 @@ func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer)
 	})
 }
 
+// building is 0: the other daemon builds.
+func (f *forwarding) building() int { return 0 }
+
 // close does nothing: each connection closes its own.
 func (f *forwarding) close() error { return nil }

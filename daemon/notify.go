@@ -8,37 +8,37 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
-)
 
-// How the service manager's patience is asked for while the store opens: the
-// verification after a power cut may take long.
-const (
-	extendEvery = 10 * time.Second
-	extendBy    = 60 * time.Second
+	"nixdaemon/daemon/supervisor"
 )
 
 // notifier tells the service manager how we are (sd_notify(3)). Where none
 // listens it does nothing.
-type notifier struct {
-	log   zerolog.Logger
-	every time.Duration
-}
-
-func (n notifier) say(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		n.log.Debug().Err(err).Msg("cannot notify the service manager")
+func notifier(log zerolog.Logger) func(state string) {
+	return func(state string) {
+		if _, err := daemon.SdNotify(false, state); err != nil {
+			log.Debug().Err(err).Msg("cannot notify the service manager")
+		}
 	}
 }
 
-// opening asks for more time, again and again, until done is called.
-func (n notifier) opening(ctx context.Context) (done func()) {
-	ctx, cancel := context.WithCancel(ctx)
+// patienceEvery is how often more time is asked for while the store opens: the
+// verification after a power cut may take long.
+const patienceEvery = 10 * time.Second
+
+// statusEvery is how often people are told what goes on.
+const statusEvery = time.Second
+
+// every calls say now and then, and once at the beginning, until stop is
+// called.
+func every(d time.Duration, say func()) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		tick := time.NewTicker(n.every)
+		tick := time.NewTicker(d)
 		defer tick.Stop()
 		for {
-			n.say(fmt.Sprintf("STATUS=Opening the store\nEXTEND_TIMEOUT_USEC=%d", extendBy.Microseconds()))
+			say()
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -52,9 +52,21 @@ func (n notifier) opening(ctx context.Context) (done func()) {
 	}
 }
 
-func (n notifier) ready() { n.say("READY=1\nSTATUS=Serving clients") }
+// opening asks for time until stop is called.
+func opening(c *supervisor.Control) (stop func()) {
+	c.Status("Opening the store")
+	return every(patienceEvery, c.Patience)
+}
 
-// stopping asks for the time that requests under way may take.
-func (n notifier) stopping() {
-	n.say(fmt.Sprintf("STOPPING=1\nSTATUS=Finishing requests\nEXTEND_TIMEOUT_USEC=%d", (2 * DrainTime).Microseconds()))
+// telling has people told of changes until stop is called.
+func telling(c *supervisor.Control, s *Server, b backend) (stop func()) {
+	var told string
+	return every(statusEvery, func() {
+		text := fmt.Sprintf("%d builds running, %d clients connected, %d of them waiting for an answer",
+			b.building(), s.Connections(), s.Busy())
+		if text != told {
+			told = text
+			c.Status(text)
+		}
+	})
 }

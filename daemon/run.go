@@ -8,40 +8,60 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/daemon/config"
+	"nixdaemon/daemon/supervisor"
 	"nixdaemon/worker"
 	"nixdaemon/worker/settings"
 )
 
 // Main is the program: it reads the configuration of the process, does what it
-// says until the context ends, and gives the exit status.
-func Main(ctx context.Context) int {
-	cfg, err := config.Load(config.Process())
-	for _, w := range cfg.Warnings {
-		fmt.Fprintf(os.Stderr, "warning: %s\n", w)
-	}
-	if err == nil {
-		err = runMode(ctx, cfg)
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
-		err = nil // told to stop before there was anything to stop
-	}
+// says until signals tell it to end, and gives the exit status.
+func Main(signals <-chan os.Signal) int {
+	control, listeners, err := supervisor.Inherited()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
-		var usage *settings.UsageError
-		if errors.As(err, &usage) {
-			fmt.Fprintln(os.Stderr, cfg.UsageHint())
-		}
 		return 1
 	}
-	return 0
+	cfg, err := config.Load(config.Process())
+	supervised := err == nil && cfg.Mode == config.ModeSocket && control == nil
+	if !supervised { // the server says it
+		for _, w := range cfg.Warnings {
+			fmt.Fprintf(os.Stderr, "warning: %s\n", w)
+		}
+	}
+	if err == nil {
+		err = runMode(signals, cfg, control, listeners)
+	}
+	return status(err, cfg)
 }
 
-func runMode(ctx context.Context, cfg *config.Config) error {
+// status says what went wrong, unless the server has, and gives the exit status.
+func status(err error, cfg *config.Config) int {
+	var start *supervisor.StartError
+	var usage *settings.UsageError
+	switch {
+	case err == nil || errors.Is(err, errToldToStop):
+		return 0
+	case errors.As(err, &start) && start.State.ExitCode() > 0:
+		return start.State.ExitCode()
+	}
+	fmt.Fprintf(os.Stderr, "error: %v\n", err)
+	if errors.As(err, &usage) {
+		fmt.Fprintln(os.Stderr, cfg.UsageHint())
+	}
+	return 1
+}
+
+// errToldToStop is the cause when there is nothing to finish yet, or no more.
+var errToldToStop = errors.New("told to stop")
+
+func runMode(signals <-chan os.Signal, cfg *config.Config, control *supervisor.Control, listeners []net.Listener) error {
 	switch cfg.Mode {
 	case config.ModeVersion:
 		_, err := fmt.Print(versionLine(cfg.VersionText(NixVersion)))
@@ -50,18 +70,31 @@ func runMode(ctx context.Context, cfg *config.Config) error {
 		return help()
 	}
 	unix.Umask(0o022)
+	program, err := programPath() // relative to where we are
+	if err != nil {
+		return err
+	}
 	if err := os.Chdir("/"); err != nil {
 		return err
+	}
+	log := newLog(os.Stderr, cfg.Settings.Verbosity)
+	if cfg.Mode == config.ModeSocket && control == nil {
+		return supervise(signals, program, cfg, log)
 	}
 	files, err := raiseFileLimit()
 	if err != nil {
 		return err
 	}
-	log := newLog(os.Stderr, cfg.Settings.Verbosity)
 	if cfg.Mode == config.ModeStdio {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		defer cancel(nil)
+		go func() { // ends with the process
+			<-signals
+			cancel(errToldToStop)
+		}()
 		return runStdio(ctx, cfg, log)
 	}
-	return runSocket(ctx, cfg, log, defaultLimits(files))
+	return runServer(signals, cfg, control, listeners, log, defaultLimits(files))
 }
 
 // help shows the manual, as upstream does for "--help".
@@ -82,29 +115,11 @@ Serves the Nix store on a socket, or on standard input and output.
 Settings are those of nix.conf(5).
 `
 
-// runSocket listens and serves until the context ends.
-func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger, limits Limits) error {
-	listeners, err := Inherited()
-	if err != nil {
-		return err
-	}
-	// The socket first: clients may connect, and wait, while the store opens.
-	if len(listeners) == 0 {
-		l, err := Listen(cfg.SocketPath)
-		if err != nil {
-			return err
-		}
-		listeners = []net.Listener{l}
-	}
-	manager := notifier{log, extendEvery}
-	opened := manager.opening(ctx)
-	b, err := assemble(ctx, cfg, log, paths(listeners))
-	opened()
-	if err != nil {
-		return err
-	}
-	manager.ready()
-	defer context.AfterFunc(ctx, manager.stopping)()
+// runServer serves the sockets until the supervisor, or a signal, says that it
+// is enough.
+func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor.Control, listeners []net.Listener, log zerolog.Logger, limits Limits) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
 	s := &Server{
 		Policy: Policy{
 			Allowed: cfg.Settings.AllowedUsers, Trusted: cfg.Settings.TrustedUsers,
@@ -112,11 +127,22 @@ func runSocket(ctx context.Context, cfg *config.Config, log zerolog.Logger, limi
 		},
 		Accounts: &SystemAccounts{},
 		Trust:    forcedTrust(cfg.Trust),
-		Serve:    b.serve,
 		Log:      log,
 		Limits:   limits.over(cfg.Settings.MaxConnections, cfg.Settings.MaxConnectionsPerUser, cfg.Settings.MaxRequestMemory),
+		Drain:    time.Duration(cfg.Settings.DrainTimeout) * time.Second,
 	}
-	return errors.Join(s.Run(ctx, listeners), b.close())
+	drain := make(chan struct{})
+	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { close(drain) }), func() { cancel(errToldToStop) })()
+	opened := opening(control)
+	b, err := assemble(ctx, cfg, control.Supervisor(), log, paths(listeners))
+	opened()
+	if err != nil {
+		return err
+	}
+	control.Ready()
+	defer telling(control, s, b)()
+	s.Serve = b.serve
+	return errors.Join(s.Run(ctx, drain, listeners), b.close())
 }
 
 // paths are those of the listeners' sockets.
@@ -146,7 +172,7 @@ type stdio struct {
 // unless the command line says otherwise: whoever started us could as well
 // have opened the store.
 func runStdio(ctx context.Context, cfg *config.Config, log zerolog.Logger) error {
-	b, err := assemble(ctx, cfg, log, nil)
+	b, err := assemble(ctx, cfg, 0, log, nil)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,9 @@ package daemon
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,24 +21,14 @@ type served struct {
 	greeting time.Duration
 	timed    bool
 
-	mu sync.Mutex
-	// reading is true while a read waits for bytes.
-	reading bool
-	// mid is true from the first byte of a request to the end of its reply.
-	mid      bool
-	draining bool
+	// busy is true from the first byte of a request to the end of its reply. It
+	// belongs to the goroutine that reads.
+	busy  bool
+	count *atomic.Int64 // of the busy ones
 }
 
-// Read reads from the client. Between requests of a draining server the
-// stream is at its end.
+// Read reads from the client.
 func (s *served) Read(p []byte) (int, error) {
-	s.mu.Lock()
-	if s.draining && !s.mid {
-		s.mu.Unlock()
-		return 0, io.EOF
-	}
-	s.reading = true
-	s.mu.Unlock()
 	if s.greeting > 0 && !s.timed {
 		s.timed = true
 		s.conn.SetReadDeadline(time.Now().Add(s.greeting))
@@ -52,10 +41,10 @@ func (s *served) Read(p []byte) (int, error) {
 	if s.timed && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errSilent
 	}
-	s.mu.Lock()
-	s.reading = false
-	s.mid = s.mid || n > 0
-	s.mu.Unlock()
+	if n > 0 && !s.busy {
+		s.busy = true
+		s.count.Add(1)
+	}
 	return n, err
 }
 
@@ -77,19 +66,13 @@ func (s *served) Write(p []byte) (int, error) { return s.socket.write(p) }
 // Idle is called by the worker when it is done with a request.
 func (s *served) Idle() {
 	s.turns.done(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mid = false
+	s.rest()
 }
 
-// drain ends the connection now if no request is under way, and else after
-// that request. It tells whether one is.
-func (s *served) drain() (busy bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-	if !s.mid && s.reading {
-		s.conn.CloseRead() // wakes the read, which finds the end
+// rest notes that the client waits for nothing any more.
+func (s *served) rest() {
+	if s.busy {
+		s.busy = false
+		s.count.Add(-1)
 	}
-	return s.mid
 }

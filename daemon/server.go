@@ -16,9 +16,6 @@ import (
 	"nixdaemon/protocol/wire"
 )
 
-// DrainTime is how long requests under way may go on after the order to stop.
-const DrainTime = 8 * time.Second
-
 // GreetingTime is how long a client may take, once it is connected, to say
 // that it is one. Afterwards it may be silent for as long as it likes.
 const GreetingTime = time.Minute
@@ -34,8 +31,8 @@ type Server struct {
 	// when a request begins and with true when none is under way.
 	Serve func(ctx context.Context, stream io.ReadWriter, peer Peer) error
 	Log   zerolog.Logger
-	// Drain is how long requests may go on after the order to stop; 0 is
-	// DrainTime.
+	// Drain is how long clients may stay after the order to drain; 0: as long
+	// as they like.
 	Drain time.Duration
 	// Limits bound what all clients together take.
 	Limits Limits
@@ -44,7 +41,15 @@ type Server struct {
 	Greeting time.Duration
 
 	clients atomic.Uint64
+	open    atomic.Int64
+	busy    atomic.Int64
 }
+
+// Connections is how many clients are connected at the moment.
+func (s *Server) Connections() int { return int(s.open.Load()) }
+
+// Busy is how many of them wait for an answer.
+func (s *Server) Busy() int { return int(s.busy.Load()) }
 
 // Peer is a client that was let in.
 type Peer struct {
@@ -56,35 +61,40 @@ type Peer struct {
 	Memory wire.Ledger
 }
 
-// Run accepts on all listeners until the context ends, then stops in order. A
-// listener that fails for good ends it with an error.
-func (s *Server) Run(ctx context.Context, listeners []net.Listener) error {
+// Run accepts on all listeners until drain is closed, and then ends with the
+// last client. When the context ends it hangs up on all and ends. A listener
+// that fails for good drains the server, and is an error.
+func (s *Server) Run(ctx context.Context, drain <-chan struct{}, listeners []net.Listener) error {
 	watch, err := newHangups()
 	if err != nil {
 		return err
 	}
 	defer watch.close()
-	// Requests outlive the order to stop, by at most the drain time.
-	work, cancelWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancelWork()
-	accepting, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan struct{}, len(listeners))
+	stopped := make(chan struct{})
 
 	r := &run{s: s, watch: watch, crowd: newCrowd(s.Limits), conns: make(map[*served]struct{})}
 	var accepts sync.WaitGroup
 	errs := make([]error, len(listeners))
 	for i, l := range listeners {
 		accepts.Go(func() {
-			errs[i] = r.accept(accepting, work, l)
-			stop()
+			errs[i] = r.accept(ctx, stopped, l)
+			failed <- struct{}{}
 		})
 	}
-	<-accepting.Done()
+	select {
+	case <-drain:
+	case <-ctx.Done():
+	case <-failed:
+	}
+	close(stopped)
 	for _, l := range listeners {
 		l.Close()
 	}
 	accepts.Wait()
-	r.finish(cancelWork)
+	r.finish(ctx, cancel)
 	return errors.Join(errs...)
 }
 
@@ -96,23 +106,25 @@ type run struct {
 	turns turns
 	wait  sync.WaitGroup
 
-	mu       sync.Mutex
-	conns    map[*served]struct{}
-	draining bool
+	mu    sync.Mutex
+	conns map[*served]struct{}
+	ended bool // no connection may begin any more
 }
 
 // acceptPause is how long to wait after an error that may pass, such as a
 // lack of descriptors.
 const acceptPause = 50 * time.Millisecond
 
-func (r *run) accept(ctx, work context.Context, l net.Listener) error {
+func (r *run) accept(ctx context.Context, stopped <-chan struct{}, l net.Listener) error {
 	for {
 		conn, err := l.Accept()
-		if ctx.Err() != nil {
-			if conn != nil {
-				conn.Close()
+		select {
+		case <-stopped:
+			// Whoever was accepted at the last moment is served: no other server will.
+			if err != nil {
+				return nil
 			}
-			return nil
+		default:
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept connection: %w", err)
@@ -122,7 +134,11 @@ func (r *run) accept(ctx, work context.Context, l net.Listener) error {
 			pause(ctx, acceptPause)
 			continue
 		}
-		r.wait.Go(func() { r.serve(work, conn.(*net.UnixConn)) })
+		r.s.open.Add(1)
+		r.wait.Go(func() {
+			defer r.s.open.Add(-1)
+			r.serve(ctx, conn.(*net.UnixConn))
+		})
 	}
 }
 
@@ -135,34 +151,24 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// finish hangs up on idle clients, gives the others the drain time, then
-// cancels what is left and waits for it.
-func (r *run) finish(cancel context.CancelFunc) {
-	drain := cmp.Or(r.s.Drain, DrainTime)
-	r.mu.Lock()
-	r.draining = true
-	busy := 0
-	for c := range r.conns {
-		if c.drain() {
-			busy++
-		}
+// finish waits until the last client has gone, hanging up on all when the
+// context ends or the drain has taken too long.
+func (r *run) finish(ctx context.Context, cancel context.CancelFunc) {
+	if n := r.s.Connections(); n > 0 {
+		r.s.Log.Info().Int("clients", n).Dur("at_most", r.s.Drain).Msg("waiting for clients to finish")
 	}
-	r.mu.Unlock()
-	if busy > 0 {
-		r.s.Log.Info().Int("busy", busy).Dur("at_most", drain).Msg("waiting for requests under way")
+	if r.s.Drain > 0 {
+		defer time.AfterFunc(r.s.Drain, cancel).Stop()
 	}
-	t := time.AfterFunc(drain, func() {
-		cancel()
-		r.hangUp()
-	})
+	defer context.AfterFunc(ctx, r.hangUp)()
 	r.wait.Wait()
-	t.Stop()
 }
 
 // hangUp ends every connection: their clients wait for nothing that will come.
 func (r *run) hangUp() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.ended = true
 	for c := range r.conns {
 		c.conn.Close()
 	}
@@ -197,11 +203,12 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 		log.Error().Err(err).Msg("while processing connection")
 		return
 	}
-	c := &served{conn: conn, socket: socket, turns: &r.turns, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
+	c := &served{conn: conn, socket: socket, turns: &r.turns, count: &r.s.busy, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
 	if !r.add(c) {
 		return
 	}
 	defer r.remove(c)
+	defer c.rest()
 	if err := r.s.Serve(ctx, c, peer); err != nil && ctx.Err() == nil {
 		log.Error().Str("user", peer.User).Int("pid", peer.PID).Msg("unexpected Nix daemon error: " + err.Error())
 	}
@@ -241,7 +248,7 @@ func (r *run) admit(conn *net.UnixConn) (Peer, error) {
 func (r *run) add(c *served) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.draining {
+	if r.ended {
 		return false
 	}
 	r.conns[c] = struct{}{}

@@ -32,15 +32,15 @@ func start(t *testing.T, s *Server, log ...zerolog.Logger) (socket string, stop 
 	if len(log) > 0 {
 		s.Log = log[0]
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	drain := make(chan struct{})
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, []net.Listener{l}) }()
+	go func() { done <- s.Run(context.Background(), drain, []net.Listener{l}) }()
 	var result error
 	stopped := false
 	stop = func() error {
 		if !stopped {
 			stopped = true
-			cancel()
+			close(drain)
 			result = <-done
 		}
 		return result
@@ -86,10 +86,11 @@ func exchange(t *testing.T, conn net.Conn) error {
 
 func TestServe(t *testing.T) {
 	peers := make(chan Peer, 1)
-	socket, stop := start(t, &Server{Policy: everybody, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+	s := &Server{Policy: everybody, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
 		peers <- p
 		return echo(ctx, s, p)
-	}})
+	}}
+	socket, stop := start(t, s)
 	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o666 {
 		t.Errorf("socket: %v, %v", info.Mode(), err)
 	}
@@ -101,16 +102,15 @@ func TestServe(t *testing.T) {
 	if p.PID != os.Getpid() || p.UID != uint32(os.Getuid()) || p.Trusted || p.Client == 0 {
 		t.Errorf("got peer %+v", p)
 	}
-	// An idle client does not hold up the stop.
-	before := time.Now()
+	if s.Connections() != 1 || s.Busy() != 0 {
+		t.Errorf("%d connections, %d busy", s.Connections(), s.Busy())
+	}
+	conn.Close()
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(before); d > 2*time.Second {
-		t.Errorf("stopping took %v with an idle client", d)
-	}
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err == nil {
-		t.Error("the connection outlived the server")
+	if s.Connections() != 0 {
+		t.Errorf("%d connections at the end", s.Connections())
 	}
 }
 
@@ -123,29 +123,17 @@ func TestRefusedClientSeesAReset(t *testing.T) {
 	}
 }
 
-// TestDrain lets a request under way finish and then ends its connection.
+// TestDrain lets clients that are connected go on, and nobody else in.
 func TestDrain(t *testing.T) {
-	begun, finish := make(chan struct{}), make(chan struct{})
-	socket, stop := start(t, &Server{Policy: everybody, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
-		buf := make([]byte, 1)
-		if _, err := s.Read(buf); err != nil {
-			return err
+	s := &Server{Policy: everybody, Serve: echo}
+	socket, stop := start(t, s)
+	idle, busy := dial(t, socket), dial(t, socket)
+	for _, conn := range []net.Conn{idle, busy} {
+		if err := exchange(t, conn); err != nil {
+			t.Fatal(err)
 		}
-		close(begun)
-		<-finish
-		s.Write(buf)
-		s.(interface{ Idle() }).Idle()
-		if _, err := s.Read(buf); !errors.Is(err, io.EOF) {
-			t.Errorf("read after the drain began: %v", err)
-		}
-		return nil
-	}})
-	conn := dial(t, socket)
-	if _, err := conn.Write([]byte("x")); err != nil {
-		t.Fatal(err)
 	}
-	<-begun
-	stopped := make(chan error)
+	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
 	for { // the listener closes first
 		c, err := net.Dial("unix", socket)
@@ -154,9 +142,18 @@ func TestDrain(t *testing.T) {
 		}
 		c.Close()
 	}
-	close(finish)
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-		t.Errorf("the request under way was lost: %v", err)
+	for _, conn := range []net.Conn{busy, idle} {
+		for range 3 {
+			if err := exchange(t, conn); err != nil {
+				t.Errorf("a client was cut off: %v", err)
+			}
+		}
+		select {
+		case err := <-stopped:
+			t.Errorf("ended with a client connected: %v", err)
+		default:
+		}
+		conn.Close()
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)

@@ -75,6 +75,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"nixdaemon/worker/substitute/narinfocache", "nixdaemon/localstore/...", "what caches have said has to do with no store"},
 	{"nixdaemon/worker/restricted", "nixdaemon/worker/build", "the daemon joins them"},
 	{"nixdaemon/worker/...", "nixdaemon/daemon/...", "workers are below the daemon"},
+	{"nixdaemon/daemon/supervisor", "nixdaemon/...", "the supervisor knows nothing of what is served"},
 }
 
 func matchesPattern(pattern, path string) bool {

@@ -81,15 +81,17 @@ func (h *Hierarchy) words(file string) ([]string, error) {
 	return strings.Fields(string(text)), err
 }
 
-// Enter moves this process into the leaf of that name, made when missing. Afterwards the Hierarchy's own cgroup can
+// Enter moves processes into the leaf of that name, made when missing. Afterwards the Hierarchy's own cgroup can
 // give controllers to the groups below: the kernel wants processes in leaves only.
-func (h *Hierarchy) Enter(name string) error {
+func (h *Hierarchy) Enter(name string, pids ...int) error {
 	path := filepath.Join(h.dir, name)
 	if err := unix.Mkdir(path, 0o755); err != nil && err != unix.EEXIST {
 		return fmt.Errorf("creating cgroup '%s': %w", path, err)
 	}
-	if err := os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		return fmt.Errorf("enter cgroup '%s': %w", path, err)
+	for _, pid := range pids {
+		if err := os.WriteFile(filepath.Join(path, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("enter cgroup '%s': %w", path, err)
+		}
 	}
 	return nil
 }

@@ -308,7 +308,7 @@ func TestEnter(t *testing.T) {
 	if os.Getenv("CGROUP_TEST_ENTER") != "" {
 		h, err := At(os.Getenv("CGROUP_TEST_ENTER"))
 		if err == nil {
-			err = errors.Join(h.Enter("leaf"), h.Enter("leaf"))
+			err = errors.Join(h.Enter("leaf", os.Getpid()), h.Enter("leaf", os.Getpid()))
 		}
 		text, readErr := os.ReadFile("/proc/self/cgroup")
 		fmt.Println(err, readErr, string(text))

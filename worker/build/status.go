@@ -42,6 +42,13 @@ type ClientStatus struct {
 	MaxJobs, Running int
 }
 
+// Running is how many builds run at the moment.
+func (s *Scheduler) Running() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slots.running
+}
+
 // Status tells what is being built, and who waits for what.
 func (s *Scheduler) Status() Status {
 	s.mu.Lock()

@@ -120,6 +120,7 @@ var table = []row{
 		uinteger(func(s *Settings) *uint { return &s.DownloadAttempts }), "filetransfer-retry-attempts"),
 	transfer("download-buffer-size", size(func(s *Settings) *uint64 { return &s.DownloadBufferSize })),
 	transfer("download-speed", uinteger(func(s *Settings) *uint { return &s.DownloadSpeed })),
+	own("drain-timeout", uinteger(func(s *Settings) *uint { return &s.DrainTimeout })),
 	client("eval-attrset-update-layer-rhs-threshold", clientUint("16")),
 	client("eval-cache", clientBool("true")),
 	client("eval-profile-file", ignored[string]{"nix.profile", parsePath, renderString, nil}),

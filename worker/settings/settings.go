@@ -192,6 +192,7 @@ type Settings struct {
 	UseCaseHack           bool
 	PreallocateContents   bool
 	PluginFiles           []string
+	DrainTimeout          uint   // ours: seconds that clients may stay when the server is to end; 0: as long as they like
 	MaxConnections        uint   // ours: connections at once; 0: chosen by the limit on open files
 	MaxConnectionsPerUser uint   // ours: of one user who is neither trusted nor root; 0: a quarter of MaxConnections
 	MaxRequestMemory      uint64 // ours: bytes that the requests under way may claim together; 0: 1 GiB

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/daemon/supervisor"
+)
+
+// supervise is the process that the service manager knows: it keeps a server
+// running behind the sockets.
+func supervise(signals <-chan os.Signal, program string, cfg *config.Config, log zerolog.Logger) error {
+	inherited, err := supervisor.Inherit()
+	if err != nil {
+		return err
+	}
+	o := supervisor.Options{
+		Program: program, Args: os.Args, Notify: notifier(log), Log: log,
+		// Nobody is left to serve when process 1 has ended.
+		Stay: os.Getpid() == 1,
+	}
+	if o.Watchdog, err = daemon.SdWatchdogEnabled(false); err != nil {
+		log.Warn().Err(err).Msg("the service manager's watchdog")
+	}
+	if inherited != nil {
+		o.Listeners = inherited.Listeners
+	} else if o.Listeners, err = listeners(cfg); err != nil {
+		return err
+	}
+	// Only now: the service manager's sockets are not for servers, builders and hooks.
+	o.Env = serverEnvironment()
+	s := supervisor.New(o)
+	if inherited != nil {
+		if err := s.Adopt(inherited); err != nil {
+			return err
+		}
+	}
+	return s.Run(signals)
+}
+
+// serverEnvironment is ours without what speaks of the service manager.
+func serverEnvironment() []string {
+	var env []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID":
+		default:
+			env = append(env, e)
+		}
+	}
+	return env
+}
+
+// listeners gives descriptors of the sockets that the service manager passed,
+// or of our own. Clients may connect from then on, and wait for a server.
+func listeners(cfg *config.Config) ([]int, error) {
+	ls, err := Inherited()
+	if err != nil {
+		return nil, err
+	}
+	if len(ls) == 0 {
+		l, err := Listen(cfg.SocketPath)
+		if err != nil {
+			return nil, err
+		}
+		ls = []net.Listener{l}
+	}
+	var fds []int
+	for _, l := range ls {
+		fd, err := descriptor(l)
+		if err := errors.Join(err, l.Close()); err != nil {
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// descriptor copies a listener's, which Go's runtime knows nothing of then.
+func descriptor(l net.Listener) (int, error) {
+	raw, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fd int
+	var dupErr error
+	err = raw.Control(func(of uintptr) { fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, firstInherited) })
+	return fd, errors.Join(err, os.NewSyscallError("fcntl", dupErr))
+}
+
+// obey carries out what the supervisor orders, and signals that were sent to
+// the server itself: the first to drain, the second to end.
+func obey(ctx context.Context, control *supervisor.Control, signals <-chan os.Signal, s *Server, drain func(), cancel context.CancelFunc) (stop func()) {
+	ctx, done := context.WithCancel(ctx)
+	finished := make(chan struct{}, 2)
+	go func() {
+		control.Obey(supervisor.Orders{
+			Drain:  func() int { drain(); return s.Connections() },
+			Cancel: cancel,
+			Alive:  func() {},
+		})
+		finished <- struct{}{}
+	}()
+	go func() {
+		defer func() { finished <- struct{}{} }()
+		for told := 0; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-signals:
+				if sig == syscall.SIGHUP {
+					continue // the supervisor's affair
+				}
+				if drain(); told > 0 {
+					cancel()
+				}
+				told++
+			}
+		}
+	}()
+	return func() {
+		done()
+		control.Close()
+		<-finished
+		<-finished
+	}
+}
