@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,33 +227,24 @@ func (o opener) openCache(ctx context.Context, a substitute.Asker, ref settings.
 }
 
 // openLocal opens another store of this machine, as upstream does: for
-// writing, since reading a database that others write to needs that. Without
-// root and state it is our own.
+// writing, since reading a database that others write to needs that. It may
+// turn out to be our own.
 func (o opener) openLocal(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
-	root, err := url.PathUnescape(ref.Authority)
+	st, _, err := config.ResolveStore(config.Process(), o.cfg, ref)
 	if err != nil {
 		return nil, err
 	}
-	if dir, ok := ref.Param("root"); ok {
-		root = dir
+	if st.Kind == config.StoreRemote {
+		ref.Kind, ref.Scheme = settings.ReferenceURL, "unix"
+		return o.openPeer(ctx, a, ref)
 	}
-	st := o.cfg.Store
-	opts := storeOptions(o.cfg, zerolog.Nop())
-	opts.SyncEvery, opts.ReservedSpace, opts.ReadOnly = -1, -1, false
-	if dir, ok := ref.Param("store"); ok {
-		opts.StoreDir, opts.RealDir = storepath.Dir(dir), dir
-	}
-	if root != "" {
-		opts.StateDir, opts.LogDir, opts.RealDir = filepath.Join(root, "nix/var/nix"), filepath.Join(root, "nix/var/log/nix"), filepath.Join(root, "nix/store")
-	}
-	for name, dir := range map[string]*string{"state": &opts.StateDir, "log": &opts.LogDir, "real": &opts.RealDir} {
-		if value, ok := ref.Param(name); ok {
-			*dir = value
-		}
-	}
-	if filepath.Clean(opts.StateDir) == st.StateDir && filepath.Clean(opts.RealDir) == st.RealDir {
+	if st.StateDir == o.cfg.Store.StateDir && st.RealDir == o.cfg.Store.RealDir {
 		return substitute.OpenLocal(a, ref, storeURI(ref), o.store, false)
 	}
+	other := *o.cfg
+	other.Store = st
+	opts := storeOptions(&other, zerolog.Nop())
+	opts.SyncEvery, opts.ReservedSpace = -1, -1
 	store, err := localstore.Open(ctx, opts)
 	if err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func run(ctx context.Context, o options) error {
 	defer scratch.remove()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	header(out, daemons)
-	for _, w := range append(workloads, isolated()...) {
+	for _, w := range slices.Concat(workloads, substitutions(), isolated()) {
 		if !wanted.MatchString(w.name) {
 			continue
 		}

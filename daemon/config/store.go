@@ -60,6 +60,20 @@ func (l *loader) resolveStore() (StoreConfig, error) {
 	if err != nil {
 		return StoreConfig{}, err
 	}
+	return l.resolveReference(ref)
+}
+
+// ResolveStore makes sense of a reference to another store than the one that is configured, and gives what is to be
+// warned of.
+func ResolveStore(in Input, cfg *Config, ref settings.StoreReference) (StoreConfig, []string, error) {
+	own := *cfg
+	own.Warnings = nil
+	l := loader{in: in, cfg: &own}
+	store, err := l.resolveReference(ref)
+	return store, own.Warnings, err
+}
+
+func (l *loader) resolveReference(ref settings.StoreReference) (StoreConfig, error) {
 	r := storeResolver{loader: l, params: map[string]string{}, store: StoreConfig{Reference: ref}}
 	for _, p := range ref.Params {
 		r.params[p.Name] = p.Value

@@ -49,6 +49,9 @@ func (l *Local) Trusted() bool { return l.params.trusted }
 
 // PathInfo asks the store's database.
 func (l *Local) PathInfo(ctx context.Context, _ Asker, p storepath.Path) (*narinfo.NarInfo, error) {
+	if err := l.store.Refresh(ctx); err != nil {
+		return nil, err
+	}
 	info, err := l.store.PathInfo(ctx, p)
 	var invalid *localstore.NotValidError
 	switch {

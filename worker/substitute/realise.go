@@ -58,6 +58,7 @@ func (s *Substituter) RealisationAtHand(ctx context.Context, sess *session.Sessi
 
 func storeName(src Source, p storepath.Path) string { return src.Dir().Print(p) }
 
+// believable wants a signature unless the store or, for somebody who may say so, the session does not.
 func (s *Substituter) believable(sess *session.Session, src Source, r *pathinfo.Realisation) bool {
-	return !s.o.RequireSigs || src.Trusted() || s.o.Keys(sess.Settings).CountRealisation(r) > 0
+	return !s.o.RequireSigs || sess.Trusted && !sess.Settings.RequireSigs || src.Trusted() || s.o.Keys(sess.Settings).CountRealisation(r) > 0
 }
