@@ -13,8 +13,10 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/pierrec/lz4/v4"
-	"github.com/therootcompany/xz"
+	slowxz "github.com/therootcompany/xz"
 	"github.com/ulikunitz/xz/lzma"
+
+	"nixdaemon/protocol/compression/xz"
 )
 
 // named gives the errors of a decoder the texts that upstream's have.
@@ -37,16 +39,37 @@ func (n named) Read(p []byte) (int, error) {
 	return k, err
 }
 
-func newXz(_ *Decoders, r *bufio.Reader) (io.Reader, func(), error) {
-	z, err := xz.NewReader(r, MaxDictionary)
-	if err != nil {
-		return nil, nil, xzError(err)
+// newXz takes our own reader, but for streams with filters in front of LZMA2, which it leaves to a slower one.
+func newXz(d *Decoders, r *bufio.Reader) (io.Reader, func(), error) {
+	if filtered(r) {
+		z, err := slowxz.NewReader(r, MaxDictionary)
+		if err != nil {
+			return nil, nil, xzError(err)
+		}
+		return xzReader{z}, nil, nil
 	}
-	return xzReader{z}, nil, nil
+	z, ok := d.xz.Get().(*xz.Reader)
+	if ok {
+		z.Reset(r)
+	} else {
+		z = xz.NewReader(r)
+		z.Limit(MaxDictionary)
+	}
+	return xzReader{z}, func() {
+		z.Reset(nil)
+		d.xz.Put(z)
+	}, nil
+}
+
+// filtered tells whether the first block of a stream has more filters than one ("The .xz File Format", 3.1.2).
+func filtered(r *bufio.Reader) bool {
+	const streamHeader, filters = 12, 3
+	head, err := r.Peek(streamHeader + 2)
+	return err == nil && head[streamHeader] != 0 && head[streamHeader+1]&filters != 0
 }
 
 // xzReader gives liblzma's texts to errors.
-type xzReader struct{ z *xz.Reader }
+type xzReader struct{ z io.Reader }
 
 func (x xzReader) Read(p []byte) (int, error) {
 	n, err := x.z.Read(p)
@@ -54,12 +77,15 @@ func (x xzReader) Read(p []byte) (int, error) {
 }
 
 func xzError(err error) error {
-	switch err {
-	case xz.ErrBuf:
+	switch {
+	case err == nil || err == io.EOF:
+		return err
+	case err == slowxz.ErrBuf || err == io.ErrUnexpectedEOF:
 		return truncated("failed to read compressed data (Lzma library error: No progress is possible)")
-	case xz.ErrMemlimit:
-		return fmt.Errorf("failed to read compressed data (Lzma library error: Out of memory): a dictionary of more than %d bytes", MaxDictionary)
-	case xz.ErrFormat, xz.ErrOptions, xz.ErrData, xz.ErrUnsupportedCheck:
+	case err == slowxz.ErrMemlimit, errors.Is(err, xz.ErrFilter):
+		return fmt.Errorf("failed to read compressed data (Lzma library error: Out of memory): %w", err)
+	case err == slowxz.ErrFormat, err == slowxz.ErrOptions, err == slowxz.ErrData, err == slowxz.ErrUnsupportedCheck,
+		errors.Is(err, xz.ErrFormat), errors.Is(err, xz.ErrData):
 		return fmt.Errorf("failed to read compressed data (Lzma library error: Corrupted input data): %w", err)
 	}
 	return err

@@ -28,6 +28,7 @@ var ErrUnrecognized = errors.New("input compression not recognized")
 // value is ready; methods may be called from any goroutine.
 type Decoders struct {
 	zstd    sync.Pool // of *zstd.Decoder
+	xz      sync.Pool // of *xz.Reader
 	buffers sync.Pool // of *bufio.Reader
 }
 

@@ -21,7 +21,11 @@ type Reader struct {
 	// state takes in what comes next.
 	state func(*Reader) error
 	err   error
+	limit uint // on dictionaries, in bytes; 0 for the package's own
 }
+
+// Limit refuses larger dictionaries than that, in bytes, from now on, with [ErrFilter].
+func (z *Reader) Limit(dictionary uint) { z.limit = dictionary }
 
 // NewReader reads from r. Nothing is read before the first call of Read. Errors are [ErrFormat], [ErrFilter] and
 // [ErrData], mostly wrapped, [io.ErrUnexpectedEOF], and those of r.
@@ -90,6 +94,9 @@ func (z *Reader) beginBlock() error {
 	}
 	if z.block, err = parseBlock(head); err != nil {
 		return err
+	}
+	if z.limit > 0 && z.block.dictionary > z.limit {
+		return fmt.Errorf("%w: dictionary of %d bytes", ErrFilter, z.block.dictionary)
 	}
 	z.c.begin(z.block.dictionary)
 	z.check.reset()
