@@ -58,7 +58,7 @@ func account(name string) (uid, gid int, err error) {
 // /etc/passwd and /etc/group, in a mount namespace of its own.
 func withAccounts(t testing.TB, s scratch, argv []string) []string {
 	t.Helper()
-	passwd := "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n"
+	passwd := "root:x:0:0:root:/root:/bin/sh\nsshd:x:61099:65534::/run/sshd:/bin/false\nnobody:x:65534:65534::/nonexistent:/bin/false\n"
 	group := "root:x:0:\nnogroup:x:65534:\nwheelers:x:61020:" + memberships["wheelers"] + "\n"
 	seen := make(map[string]bool)
 	for _, a := range accounts {

@@ -27,6 +27,7 @@ func (sc *scenario) commands(t *testing.T) map[string]command {
 		"daemon":  sc.cmdDaemon(t),
 		"direct":  sc.cmdDirect,
 		"gone":    cmdGone,
+		"machine": sc.cmdMachine(t),
 		"sh":      func(ts *testscript.TestScript, neg bool, args []string) { sc.cmdShell(ts, neg, args) },
 		"second":  sc.cmdSecond(t),
 		"serve":   sc.cmdServe,

@@ -41,6 +41,11 @@ func compareScript(t *testing.T, c client, file string) {
 			t.Skip(err)
 		}
 	}
+	if strings.Contains(filepath.Base(file), "ssh-") {
+		if err := noSSH(); err != nil {
+			t.Skip(err)
+		}
+	}
 	if strings.HasPrefix(filepath.Base(file), "policy-") {
 		if err := otherUsers(); err != nil {
 			t.Skip(err)
@@ -107,8 +112,9 @@ type scenario struct {
 	program program // the daemon's
 
 	web        *web
-	daemon     *daemon // nil while stopped
-	second     *daemon // nil unless a script asked for it
+	daemon     *daemon  // nil while stopped
+	second     *daemon  // nil unless a script asked for it
+	machine    *machine // the same
 	transcript transcript
 	how        comparison
 	damaged    bool // the script broke the store on purpose
@@ -172,6 +178,9 @@ func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
 func (sc *scenario) finish(t *testing.T) {
 	if t.Failed() {
 		return
+	}
+	if sc.machine != nil {
+		sc.machine.stop()
 	}
 	for _, d := range []*daemon{sc.second, sc.daemon} {
 		if d == nil {

@@ -28,6 +28,8 @@ import (
 type backend interface {
 	// serve is what the server does with a connection.
 	serve(ctx context.Context, stream io.ReadWriter, peer Peer) error
+	// converse is serve for a client of the serve protocol.
+	converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error
 	// building is how many builds run here.
 	building() int
 	// close ends what still runs when the connections are gone.

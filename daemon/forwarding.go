@@ -15,6 +15,10 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
 	"nixdaemon/worker/forward"
+	"nixdaemon/worker/remote/peer"
+	"nixdaemon/worker/remote/ssh"
+	"nixdaemon/worker/serving"
+	"nixdaemon/worker/settings"
 )
 
 // forwarding serves a store that is another daemon's.
@@ -22,6 +26,7 @@ type forwarding struct {
 	cfg     *config.Config
 	log     zerolog.Logger
 	options forward.Options
+	master  *ssh.Master // nil for a daemon of this machine
 	keys    keyring
 	ids     activity.IDs
 }
@@ -32,16 +37,39 @@ type dialer func(ctx context.Context) (io.ReadWriteCloser, error)
 // newForwarding chooses how to reach the daemon by the scheme of its store
 // reference. own are the paths of our sockets.
 func newForwarding(cfg *config.Config, log zerolog.Logger, own []string) (*forwarding, error) {
-	var dial dialer
+	f := &forwarding{cfg: cfg, log: log, options: forward.Options{
+		Dir: storepath.Dir(cfg.Store.StoreDir), Settings: cfg.Settings,
+	}}
 	switch {
 	case cfg.Store.SocketPath != "":
-		dial = notOurselves(cfg.Store.SocketPath, own, client.Unix(cfg.Store.SocketPath))
+		f.options.Name = name(cfg)
+		f.options.Dial = notOurselves(cfg.Store.SocketPath, own, client.Unix(cfg.Store.SocketPath))
+	case cfg.Store.Reference.Scheme == "ssh-ng":
+		if err := f.dialSSH(); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, fmt.Errorf("cannot serve store '%s': only local stores and those of other daemons can be served", cfg.Store.Reference)
 	}
-	return &forwarding{cfg: cfg, log: log, options: forward.Options{
-		Dial: dial, Name: name(cfg), Dir: storepath.Dir(cfg.Store.StoreDir), Settings: cfg.Settings,
-	}}, nil
+	return f, nil
+}
+
+// dialSSH prepares to reach a daemon of another machine. It keeps its own
+// settings, whatever our clients want (libstore/ssh-store.cc, setOptions).
+func (f *forwarding) dialSSH() error {
+	c, err := peer.Parse(f.cfg.Store.Reference, peer.Defaults{
+		Dir: storepath.Dir(f.cfg.Store.StoreDir), SystemFeatures: f.cfg.Settings.SystemFeatures,
+	})
+	if err != nil {
+		return err
+	}
+	f.master, err = c.Master(nil, f.cfg.Settings.Verbosity >= settings.LevelChatty, nil)
+	if err != nil {
+		return err
+	}
+	f.options.Name, f.options.Dir, f.options.KeepSettings = c.URI, c.Dir, true
+	f.options.Dial = peer.Dialer(f.master, c.Command())
+	return nil
 }
 
 // name is what upstream calls the store in messages (libstore/uds-remote-store.cc).
@@ -81,5 +109,18 @@ func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer)
 // building is 0: the other daemon builds.
 func (f *forwarding) building() int { return 0 }
 
-// close does nothing: each connection closes its own.
-func (f *forwarding) close() error { return nil }
+// converse answers over the serve protocol.
+func (f *forwarding) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
+	b := forward.New(f.options)
+	return conversation(ctx, stream, f.cfg, serving.Options{
+		Store: b, Builder: b, Roots: b.Roots(), Write: write, User: peer.User, Client: peer.Client,
+	})
+}
+
+// close ends the connection that all share; each connection closes its own.
+func (f *forwarding) close() error {
+	if f.master == nil {
+		return nil
+	}
+	return f.master.Close()
+}

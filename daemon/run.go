@@ -67,7 +67,7 @@ func runMode(signals <-chan os.Signal, cfg *config.Config, control *supervisor.C
 		_, err := fmt.Print(versionLine(cfg.VersionText(NixVersion)))
 		return err
 	case config.ModeHelp:
-		return help()
+		return help(cfg.Command)
 	}
 	unix.Umask(0o022)
 	program, err := programPath() // relative to where we are
@@ -85,21 +85,21 @@ func runMode(signals <-chan os.Signal, cfg *config.Config, control *supervisor.C
 	if err != nil {
 		return err
 	}
-	if cfg.Mode == config.ModeStdio {
+	if cfg.Mode == config.ModeStdio || cfg.Mode == config.ModeServe {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		defer cancel(nil)
 		go func() { // ends with the process
 			<-signals
 			cancel(errToldToStop)
 		}()
-		return runStdio(ctx, cfg, log)
+		return runStdio(ctx, cfg)
 	}
 	return runServer(signals, cfg, control, listeners, log, defaultLimits(files))
 }
 
 // help shows the manual, as upstream does for "--help".
-func help() error {
-	man := exec.Command("man", "nix-daemon")
+func help(command string) error {
+	man := exec.Command("man", command)
 	man.Stdin, man.Stdout, man.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := man.Run(); err != nil {
 		_, err = fmt.Print(usage)
@@ -111,8 +111,10 @@ func help() error {
 const usage = `Usage: nix-daemon [--daemon] [--stdio] [--version] [--help]
                   [--option NAME VALUE] [--SETTING VALUE]
 
-Serves the Nix store on a socket, or on standard input and output.
-Settings are those of nix.conf(5).
+       nix-store --serve [--write] [--option NAME VALUE] [--SETTING VALUE]
+
+Serves the Nix store on a socket, or on standard input and output; called as
+nix-store to other machines that reach it as ssh://. Settings are those of nix.conf(5).
 `
 
 // runServer serves the sockets until the supervisor, or a signal, says that it
@@ -160,29 +162,6 @@ func forcedTrust(t config.Trust) *bool {
 	}
 	trusted := t == config.TrustAll
 	return &trusted
-}
-
-// stdio is standard input and output as one stream.
-type stdio struct {
-	io.Reader
-	io.Writer
-}
-
-// runStdio serves one client on standard input and output, who is trusted
-// unless the command line says otherwise: whoever started us could as well
-// have opened the store.
-func runStdio(ctx context.Context, cfg *config.Config, log zerolog.Logger) error {
-	b, err := assemble(ctx, cfg, 0, log, nil)
-	if err != nil {
-		return err
-	}
-	peer := Peer{Identity: Identity{User: "root"}, Trusted: cfg.Trust != config.TrustNone}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { os.Stdin.Close() })
-	defer stop()
-	err = b.serve(ctx, stdio{os.Stdin, os.Stdout}, peer)
-	return errors.Join(err, b.close())
 }
 
 // raiseFileLimit lifts the soft limit on open files to the hard one and gives

@@ -116,6 +116,16 @@ func (r *Reader) environment() ([][2]string, error) {
 	return env, nil
 }
 
+// BasicDerivation writes what Reader.BasicDerivation reads. It fails, before
+// writing anything, for a derivation that has no textual form.
+func (w *Writer) BasicDerivation(d *derivation.BasicDerivation) error {
+	outputs, env, err := w.derivationTexts(d)
+	if err == nil {
+		w.basicDerivation(d, outputs, env)
+	}
+	return err
+}
+
 // derivationTexts computes what may fail.
 func (w *Writer) derivationTexts(d *derivation.BasicDerivation) (outputs [][4]string, env [][2]string, err error) {
 	for _, name := range d.OutputNames() {

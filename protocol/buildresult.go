@@ -49,7 +49,7 @@ func (r *Reader) BuildResult() (derivation.BuildResult, error) {
 			return res, err
 		}
 	}
-	res.BuiltOutputs, err = r.builtOutputs()
+	res.BuiltOutputs, err = r.BuiltOutputs()
 	return res, err
 }
 
@@ -79,7 +79,8 @@ func (r *Reader) optionalMicros() (*int64, error) {
 	return nil, wire.Errorf("Invalid optional tag from remote")
 }
 
-func (r *Reader) builtOutputs() (map[string]pathinfo.Realisation, error) {
+// BuiltOutputs reads the outputs of a build, as BuildResult describes them.
+func (r *Reader) BuiltOutputs() (map[string]pathinfo.Realisation, error) {
 	byPath := r.Version.Has(FeatureRealisationWithPath)
 	if !byPath && !r.Version.AtLeast(28) {
 		return nil, nil
@@ -152,7 +153,7 @@ func (w *Writer) BuildResult(res derivation.BuildResult) {
 		w.optionalMicros(res.CPUUser)
 		w.optionalMicros(res.CPUSystem)
 	}
-	w.builtOutputs(res.BuiltOutputs)
+	w.BuiltOutputs(res.BuiltOutputs)
 }
 
 func (w *Writer) optionalMicros(micros *int64) {
@@ -162,7 +163,8 @@ func (w *Writer) optionalMicros(micros *int64) {
 	}
 }
 
-func (w *Writer) builtOutputs(outputs map[string]pathinfo.Realisation) {
+// BuiltOutputs writes what Reader.BuiltOutputs reads.
+func (w *Writer) BuiltOutputs(outputs map[string]pathinfo.Realisation) {
 	if w.Version.Has(FeatureRealisationWithPath) {
 		w.Uint64(uint64(len(outputs)))
 		for _, name := range slices.Sorted(maps.Keys(outputs)) {

@@ -168,7 +168,7 @@ func clientExchange(in *wire.Reader, out *wire.Writer, local Version) (Version, 
 	if err := out.Flush(); err != nil {
 		return Version{}, err
 	}
-	magic, err := in.Uint64()
+	magic, err := in.Uint32()
 	if err != nil {
 		return Version{}, err
 	}

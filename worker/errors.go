@@ -92,6 +92,13 @@ func tracesOf(err error) []string {
 	return traces
 }
 
+// ErrorText gives an error as upstream prints it, and the exit status of a
+// program that fails for it.
+func ErrorText(err error) (text string, status uint64) {
+	e := wireError(err)
+	return wholeText(e), max(e.Status, 1)
+}
+
 // maxShownTraces is how many context lines upstream prints without
 // --show-trace (libutil/error.cc, showErrorInfo).
 const maxShownTraces = 4

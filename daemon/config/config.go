@@ -28,6 +28,7 @@ const (
 	ModeStdio               // serve one connection on standard input and output
 	ModeVersion             // print VersionText and exit
 	ModeHelp                // show the manual and exit
+	ModeServe               // speak the serve protocol on standard input and output, called as nix-store
 )
 
 // Trust says who decides whether a client is trusted.
@@ -43,9 +44,11 @@ const (
 // Config is everything that Load found.
 type Config struct {
 	Program    string // first word of the command line
+	Command    string // what we were called as: nix-daemon or nix-store
 	Mode       Mode
 	Trust      Trust
 	ProcessOps bool   // --process-ops
+	Write      bool   // --write, in ModeServe
 	SocketPath string // where to listen in ModeSocket
 	LogFormat  string // one of raw, raw-with-logs, internal-json, bar, bar-with-logs
 
@@ -83,9 +86,10 @@ type Input struct {
 // Load reads the configuration. On an error the Config is returned as far as it got, for its warnings. A
 // *settings.UsageError is to be followed by UsageHint.
 func Load(in Input) (*Config, error) {
-	l := loader{in: in, cfg: &Config{Program: "nix-daemon", LogFormat: "raw"}, unknown: map[string]string{}}
+	l := loader{in: in, cfg: &Config{Program: "nix-daemon", Command: "nix-daemon", LogFormat: "raw"}, unknown: map[string]string{}}
 	if len(in.Args) > 0 {
 		l.cfg.Program = in.Args[0]
+		l.cfg.Command = calledAs(in.Args[0])
 	}
 	err := l.load()
 	return l.cfg, err
@@ -99,7 +103,7 @@ func (c *Config) UsageHint() string {
 // VersionText is the answer to --version; with a verbosity above the default it tells more. version is the release
 // of upstream whose behaviour is served.
 func (c *Config) VersionText(version string) string {
-	text := fmt.Sprintf("nix-daemon (Nix) %s\n", version)
+	text := fmt.Sprintf("%s (Nix) %s\n", c.Command, version)
 	if c.Settings.Verbosity <= settings.LevelInfo {
 		return text
 	}

@@ -167,6 +167,9 @@ func (l *loader) commandLine() error {
 		}
 	}
 	l.warnUnknown()
+	if l.cfg.Command == storeCommand && l.cfg.Mode != ModeServe {
+		return &settings.UsageError{Msg: "no operation specified"}
+	}
 	for _, f := range p.features {
 		if err := l.cfg.Settings.ExperimentalFeatures.Require(f); err != nil {
 			return err
@@ -205,7 +208,11 @@ func (p *parser) next() error {
 }
 
 func (p *parser) daemonWord(arg, refusal string) error {
-	known, err := p.daemonFlag(arg)
+	ownFlag := p.daemonFlag
+	if p.cfg.Command == storeCommand {
+		ownFlag = p.storeFlag
+	}
+	known, err := ownFlag(arg)
 	if !known {
 		return &settings.UsageError{Msg: fmt.Sprintf(refusal, arg)}
 	}

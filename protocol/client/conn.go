@@ -66,11 +66,16 @@ func (o *Options) loginError(ctx context.Context, err error) error {
 }
 
 func (c *Conn) login(o Options) error {
-	in, out := wire.NewReader(c.stream), wire.NewWriter(c.stream)
+	greeting := protocol.NewGreeting(c.stream)
+	in, out := wire.NewReader(greeting), wire.NewWriter(c.stream)
 	var err error
 	if c.in, c.out, c.info, err = protocol.ClientHandshake(in, out, o.Dir, o.Version); err != nil {
+		if text, junk := greeting.Junk(err); junk {
+			return fmt.Errorf("protocol mismatch, got '%s'", text)
+		}
 		return c.lost(err)
 	}
+	greeting.Done()
 	c.in.Features = o.Features
 	if err := c.listen(nil); err != nil {
 		return err

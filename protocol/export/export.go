@@ -51,10 +51,14 @@ type Kept interface {
 }
 
 // Read reads a stream to its end. Each archive goes to what keep makes, and
-// then, with the metadata, to add. The result is the paths in their order.
+// then, with the metadata, to add. The result is the paths in their order. Of a
+// *wire.Reader no more is read than the stream.
 func Read(ctx context.Context, r io.Reader, dir storepath.Dir, keep func(context.Context) (Kept, error),
 	add func(context.Context, *pathinfo.Info, io.Reader) error) ([]storepath.Path, error) {
-	in := wire.NewReaderSize(r, 64<<10)
+	in, ok := r.(*wire.Reader)
+	if !ok {
+		in = wire.NewReaderSize(r, 64<<10)
+	}
 	var paths []storepath.Path
 	for {
 		more, err := in.Uint64()

@@ -71,7 +71,7 @@ type Defaults struct {
 
 // Opens tells whether Open opens references of a scheme.
 func Opens(scheme string) bool {
-	return scheme == "unix" || scheme == "ssh-ng"
+	return scheme == "unix" || scheme == "ssh" || scheme == "ssh-ng"
 }
 
 // Parse makes sense of a reference. Errors have upstream's texts.
@@ -100,6 +100,9 @@ func Parse(ref settings.StoreReference, d Defaults) (Config, error) {
 	case "ssh-ng":
 		c.Kind = SSHNG
 		err = p.ssh(&c, ref, "nix-daemon")
+	case "ssh":
+		c.Kind = SSH
+		err = p.ssh(&c, ref, "nix-store")
 	default:
 		err = fmt.Errorf("don't know how to open Nix store with scheme '%s'", ref.Scheme)
 	}

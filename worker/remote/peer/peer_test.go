@@ -18,6 +18,7 @@ import (
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/serve"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/remote/peer"
 )
@@ -76,6 +77,12 @@ func TestStores(t *testing.T) {
 		s := openStore(t, "ssh-ng://localhost?max-connections=2&remote-program="+self+"&store="+direct+"/store", peer.Options{})
 		exercise(trip{t, s, "ng"})
 	})
+	t.Run("ssh", func(t *testing.T) {
+		direct := tempRoot(t)
+		t.Setenv(rootVar, direct)
+		s := openStore(t, "ssh://localhost?max-connections=2&remote-program="+self+"&store="+direct+"/store", peer.Options{})
+		exerciseServed(trip{t, s, "served"})
+	})
 }
 
 func exercise(t trip) {
@@ -97,6 +104,46 @@ func exercise(t trip) {
 		t.Errorf("signatures: %+v, %v", infos, err)
 	}
 	builds(t)
+}
+
+// exerciseServed is exercise for a store of which less is known.
+func exerciseServed(t trip) {
+	t.Helper()
+	ctx := t.Context()
+	t.must(t.s.Connect(ctx))
+	things := exchange(t)
+	if trust, err := t.s.Trust(ctx); err != nil || trust != protocol.TrustUnknown {
+		t.Errorf("trust %v, %v", trust, err)
+	}
+	var unsupported *peer.Unsupported
+	err := t.s.AddSignatures(ctx, things[0].info.Path, nil)
+	if !errors.As(err, &unsupported) || err.Error() != "operation 'addSignatures' is not supported by store 'ssh://localhost'" {
+		t.Errorf("signatures: %v", err)
+	}
+	if _, err := t.s.Realisation(ctx, pathinfo.DrvOutput{}); !errors.As(err, &unsupported) {
+		t.Errorf("realisation: %v", err)
+	}
+	drvPath, drv := recipe(t, t.tag+"-built", "echo hello > $out")
+	res, err := t.s.BuildDerivation(ctx, drvPath, drv, peer.BuildOptions{KeepFailed: true})
+	out := drv.Outputs["out"].Path
+	if err != nil || res.Status != derivation.StatusBuilt || res.BuiltOutputs["out"].OutPath != out {
+		t.Errorf("built: %+v, %v", res, err)
+	}
+	results, err := t.s.BuildPathsWithResults(ctx, []derivation.DerivedPath{{Path: out}}, peer.BuildOptions{})
+	if err != nil || len(results) != 1 || !results[0].Status.Success() {
+		t.Errorf("results: %+v, %v", results, err)
+	}
+	var failure *serve.BuildFailure
+	missing := newThing(t, t.s.Dir(), t.tag+"-nowhere", "nowhere").info.Path
+	if _, err := t.s.BuildPathsWithResults(ctx, []derivation.DerivedPath{{Path: missing}}, peer.BuildOptions{}); !errors.As(err, &failure) ||
+		!strings.Contains(failure.Message, "there is no substituter") {
+		t.Errorf("results of what cannot be made: %v", err)
+	}
+	t.must(t.s.Connect(ctx))
+	t.must(t.s.Close())
+	if err := t.s.Connect(ctx); err == nil {
+		t.Error("connected to a closed store")
+	}
 }
 
 // exchange copies paths there and back.

@@ -158,6 +158,9 @@ func Open(ctx context.Context, ref settings.StoreReference, o Options) (Store, e
 		return nil, err
 	}
 	dial := Dialer(master, cfg.Command())
+	if cfg.Kind == SSH {
+		return newServed(cfg, o, dial, master), nil
+	}
 	return newDaemon(cfg, o, dial, master, nil), nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/remote/peer"
+	"nixdaemon/worker/serving"
 	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 )
@@ -46,7 +48,7 @@ func daemonMain(root string) int {
 	fmt.Fprintln(os.Stderr, "serving", strings.Join(os.Args[1:], " "))
 	w, err := openWorld(root)
 	if err == nil {
-		err = w.serve(context.Background(), struct {
+		err = w.converse(struct {
 			io.Reader
 			io.Writer
 		}{os.Stdin, os.Stdout})
@@ -107,15 +109,30 @@ func (w *world) close() error {
 	return w.store.Close()
 }
 
+// converse speaks the protocol that the command line says.
+func (w *world) converse(stream io.ReadWriter) error {
+	if !slices.Contains(os.Args, "--serve") {
+		return w.serve(context.Background(), stream)
+	}
+	return serving.Serve(context.Background(), stream, serving.Options{
+		Store: w.store, Builder: builder{w.sched}, Roots: w.store.NewTempRoots(), Settings: testSettings(),
+		Write: slices.Contains(os.Args, "--write"), User: "alice", Log: activity.Discard{}, Quiet: func() {},
+	})
+}
+
 func (w *world) serve(ctx context.Context, stream io.ReadWriter) error {
-	s := settings.Defaults(settings.Environment{System: "x86_64-linux", CPUs: 2})
-	s.Sandbox, s.MaxJobs, s.Substitute, s.BuildUsersGroup, s.FilterSyscalls = settings.SandboxFalse, 2, false, "", false
-	s.ExperimentalFeatures = settings.Features(settings.NixCommand, settings.CADerivations)
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: w.store, Builder: builder{w.sched}, Collector: collector{gc.New(gc.Options{Store: w.store})}, Roots: w.store.NewTempRoots(),
 		Keys:       func(*settings.Settings) pathinfo.Keys { return pathinfo.Keys{} },
-		NixVersion: "2.34.8", Settings: s, IDs: &w.ids, User: "alice", Trusted: true, Log: zerolog.Nop(),
+		NixVersion: "2.34.8", Settings: testSettings(), IDs: &w.ids, User: "alice", Trusted: true, Log: zerolog.Nop(),
 	})
+}
+
+func testSettings() *settings.Settings {
+	s := settings.Defaults(settings.Environment{System: "x86_64-linux", CPUs: 2})
+	s.Sandbox, s.MaxJobs, s.Substitute, s.BuildUsersGroup, s.FilterSyscalls = settings.SandboxFalse, 2, false, "", false
+	s.ExperimentalFeatures = settings.Features(settings.NixCommand, settings.CADerivations)
+	return s
 }
 
 func tempRoot(t testing.TB) string {
