@@ -96,7 +96,7 @@ func (b *local) buildAndCollect() error {
 		return err
 	}
 	b.subst = newSubstituter(b.cfg, b.store, b.keys.trustedKeys, &b.ids, b.log)
-	b.remote = newRemote(b)
+	b.remote = newRemote(b, self)
 	b.scheduler = build.New(build.Options{
 		Substituter: b.subst,
 		Remote:      b.remote,

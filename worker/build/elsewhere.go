@@ -17,10 +17,14 @@ import (
 	"nixdaemon/protocol/storepath"
 )
 
+// mostLosses bounds how many machines may get lost over a derivation: it may be what makes them.
+const mostLosses = 4
+
 // elsewhere has another machine build the derivation, if one takes it. done is false when it is to be built here, with
 // the slot that the job then has; the outputs are locked (libstore/build/derivation-building-goal.cc, tryHookLoop).
 func (a *attempt) elsewhere() (done bool, err error) {
 	var waiting activity.ID
+	losses := 0
 	defer func() {
 		if waiting != 0 {
 			a.j.feed.Stop(waiting)
@@ -51,6 +55,9 @@ func (a *attempt) elsewhere() (done bool, err error) {
 			}
 			if err = a.buildElsewhere(machine, log); !errors.Is(err, ErrLost) {
 				return true, err
+			}
+			if losses++; losses == mostLosses {
+				return true, a.remoteVerdict(&RemoteFailure{ExitCode: 1})
 			}
 			err = a.s.standAtGate(a.j)
 		case Postpone:
@@ -176,7 +183,7 @@ func (a *attempt) runElsewhere(machine Reservation, log *remoteLog) error {
 	a.beginOn(machine.Machine())
 	lines := &logLines{sink: &a.j.feed, id: a.activity, messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
 	err := machine.Build(a.ctx, Task{
-		Inputs: a.inputs, Wanted: wanted, Derivation: a.drv, Log: log,
+		Inputs: a.inputs, Wanted: wanted, Log: log,
 		Output: &boundedLog{to: io.MultiWriter(lines, a.logFile), left: a.set.MaxBuildLogSize, bounded: a.set.MaxBuildLogSize > 0},
 	})
 	lines.end()

@@ -6,7 +6,6 @@ import (
 	"syscall"
 
 	"nixdaemon/protocol/activity"
-	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/settings"
 )
@@ -80,8 +79,6 @@ type Task struct {
 	Inputs []storepath.Path
 	// Wanted are the names of the outputs that are missing here, sorted.
 	Wanted []string
-	// Derivation is the one that is built, as it stands in the store.
-	Derivation *derivation.Derivation
 	// Log receives messages and activities.
 	Log RemoteLog
 	// Output receives what the builder prints where that arrives as a stream. When Write returns an error the build is to
@@ -119,3 +116,6 @@ func Trace(trace string, err error) error { return &traceError{trace, err} }
 
 // ErrorMessage is how an error appears in a client's log.
 func ErrorMessage(err error) string { return errorLog(Coloured(err)) }
+
+// Warning is how a warning appears in a client's log.
+func Warning(text string) string { return warning(textf("%s", plain(text))) }
