@@ -111,7 +111,7 @@ func (b *local) buildAndCollect() error {
 		Nested:         b.serveBuilder,
 	})
 	b.collector = collector{gc.New(gc.Options{
-		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, Step: syncPoint,
+		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, UseRootsDaemon: b.cfg.Store.UseRootsDaemon, Step: syncPoint,
 	})}
 	b.auto = autoGC{gc.NewAuto(b.collector.gc, freeSpace(b.store.RealDir()), sinkFor(b.log))}
 	b.builder = builder{b.scheduler, b.auto}

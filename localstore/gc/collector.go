@@ -38,6 +38,9 @@ type Store interface {
 // Options say how a collector works.
 type Options struct {
 	Store Store
+	// UseRootsDaemon asks the program at gc-roots-socket/socket, within the state directory, what running programs use,
+	// instead of the system (store parameter use-roots-daemon).
+	UseRootsDaemon bool
 	// IgnoreDeleteFailure makes files that cannot be deleted a warning (store parameter ignore-gc-delete-failure).
 	IgnoreDeleteFailure bool
 	// Step, if not nil, is called after each step of a collection with the step's name: "locked", "roots", "planned",
@@ -72,12 +75,17 @@ func (c *Collector) FindRoots(ctx context.Context, censor bool, log activity.Sin
 }
 
 func (c *Collector) rootOptions(log activity.Sink) roots.Options {
+	helper := ""
+	if c.o.UseRootsDaemon {
+		helper = filepath.Join(c.o.Store.StateDir(), "gc-roots-socket", "socket")
+	}
 	return roots.Options{
-		Dir:       c.o.Store.Dir(),
-		StateDir:  c.o.Store.StateDir(),
-		Valid:     c.o.Store.ValidPaths,
-		InProcess: c.o.Store.TempRootPaths,
-		Log:       log,
+		HelperSocket: helper,
+		Dir:          c.o.Store.Dir(),
+		StateDir:     c.o.Store.StateDir(),
+		Valid:        c.o.Store.ValidPaths,
+		InProcess:    c.o.Store.TempRootPaths,
+		Log:          log,
 	}
 }
 

@@ -30,6 +30,9 @@ type Options struct {
 	Censor bool
 	// Log receives what is skipped or removed; nil drops it.
 	Log activity.Sink
+	// HelperSocket is where a program listens that tells what running programs use (store parameter use-roots-daemon);
+	// "" is for finding out by ourselves.
+	HelperSocket string
 	// ProcDir is the process file system; zero means /proc.
 	ProcDir string
 }

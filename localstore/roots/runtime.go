@@ -5,9 +5,16 @@ import (
 	"fmt"
 )
 
-// Runtime gives the valid paths that running programs use, as far as the system tells us.
+// Runtime gives the valid paths that running programs use, as far as the system, or Options.HelperSocket, tells us.
 func Runtime(ctx context.Context, o Options) (Roots, error) {
 	o = o.withDefaults()
+	if o.HelperSocket != "" {
+		found, err := o.helper(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return o.check(ctx, found)
+	}
 	uses, err := o.runtime(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find runtime roots: %w", err)
