@@ -27,6 +27,7 @@ func main() {
 	flag.StringVar(&o.theirs, "theirs", "", "other nix-daemons, separated by commas; each may have a file env two folders up to be sourced")
 	flag.StringVar(&o.only, "only", "", "run workloads whose name matches this expression")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each workload runs on each daemon")
+	flag.StringVar(&o.flat, "flat", "", "instead: the cost of start-up, roots and collections in stores of so many paths, for example 10000,100000,1000000")
 	quick := flag.Bool("quick", false, "a tenth of each workload, to see that it runs")
 	flag.StringVar(&o.perf, "perf", "", "folder for profiles of each daemon during what is timed, made by perf(1)")
 	flag.Parse()
@@ -44,8 +45,8 @@ func main() {
 
 // options are what the flags say; the profiles' folder may be "".
 type options struct {
-	ours, theirs, only, perf string
-	rounds, scale            int
+	ours, theirs, only, perf, flat string
+	rounds, scale                  int
 }
 
 func run(ctx context.Context, o options) error {
@@ -65,9 +66,16 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer scratch.remove()
+	if o.flat != "" {
+		sizes, err := parseSizes(o.flat)
+		if err != nil {
+			return err
+		}
+		return flat(ctx, scratch, daemons, sizes)
+	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	header(out, daemons)
-	for _, w := range slices.Concat(workloads, substitutions(), isolated()) {
+	for _, w := range slices.Concat(workloads, substitutions(), isolated(), collections()) {
 		if !wanted.MatchString(w.name) {
 			continue
 		}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/storepath"
+)
+
+// A table of what the same work costs on stores of different sizes. The stores are made without the daemons: rows by
+// SQL, and an empty file for each path, so that what is measured is the cost for each path and not that of its contents.
+
+// parseSizes reads numbers separated by commas.
+func parseSizes(text string) (sizes []int, err error) {
+	for field := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 4000 {
+			return nil, fmt.Errorf("size of a store %q: not a number from 4000 on", field)
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes, nil
+}
+
+// flat prints the table.
+func flat(ctx context.Context, scratch *scratch, daemons []string, sizes []int) error {
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "daemon\tpaths\tstart, ms\tidle, MB\t2,000 roots, ms\tmark, s\tus/path\tpeak, MB\tcollect half, s\tus/path\tpeak, MB")
+	for i, binary := range daemons {
+		for _, n := range sizes {
+			if err := flatRow(ctx, scratch, out, binary, i, n); err != nil {
+				return fmt.Errorf("%s, %d paths: %w", binary, n, err)
+			}
+			out.Flush()
+		}
+	}
+	return nil
+}
+
+func flatRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binary string, i, n int) error {
+	d, err := start(ctx, scratch, binary, &config{})
+	if err != nil {
+		return err
+	}
+	defer d.stop()
+	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: 1}
+	d.end()
+	paths, err := fakeStore(d, n)
+	if err != nil {
+		return err
+	}
+	if err := b.links(paths, 2000); err != nil {
+		return err
+	}
+	if err := b.root("all", paths[n-1]); err != nil {
+		return err
+	}
+	if err := d.run(ctx); err != nil {
+		return err
+	}
+	idle := b.memory()
+	fmt.Fprintf(out, "%d\t%d\t%.0f\t%.1f", i, n, d.started.Seconds()*1000, idle/1e6)
+	took, _, err := b.timed(func() error { _, err := findRoots(b); return err })
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\t%.1f", took.Seconds()*1000)
+	if err := b.flatCollect(out, n, func() error { _, err := mark(b); return err }); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(d.dir, "var/gcroots/all")); err != nil {
+		return err
+	}
+	if err := b.root("half", paths[n/2]); err != nil {
+		return err
+	}
+	err = b.flatCollect(out, n-n/2-1, func() error {
+		res, err := b.gc(protocol.GCDeleteDead)
+		if err == nil && len(res.Paths) != n-n/2-1 {
+			err = fmt.Errorf("%d paths deleted", len(res.Paths))
+		}
+		return err
+	})
+	fmt.Fprintln(out)
+	return err
+}
+
+func (b *bench) flatCollect(out *tabwriter.Writer, n int, f func() error) error {
+	took, peak, err := b.timed(f)
+	fmt.Fprintf(out, "\t%.2f\t%.1f\t%.0f", took.Seconds(), took.Seconds()*1e6/float64(n), peak/1e6)
+	return err
+}
+
+// timed tells how long f takes, and the most memory that the daemon has meanwhile.
+func (b *bench) timed(f func() error) (took time.Duration, peak float64, err error) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			peak = max(peak, b.memory())
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	begin := time.Now()
+	err = f()
+	took = time.Since(begin)
+	close(stop)
+	<-stopped
+	return took, peak, err
+}
+
+// fakeStore fills the store of a daemon that does not run. Each path refers to up to three others, one of them the one
+// before.
+func fakeStore(d *daemon, n int) ([]storepath.Path, error) {
+	dir := storepath.Dir(d.storeDir())
+	paths := make([]storepath.Path, n)
+	for i := range paths {
+		var err error
+		if paths[i], err = dir.MakePath("output:out", nixhash.Of(nixhash.SHA256, fmt.Sprint(i)), fmt.Sprintf("path-%d", i)); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(dir.Print(paths[i]), os.O_CREATE|os.O_WRONLY, 0o444)
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+	}
+	conn, err := sqlite.OpenConn(filepath.Join(d.dir, "var/db/db.sqlite"), sqlite.OpenReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	err = insertRows(conn, dir, paths)
+	if err == nil {
+		err = sqlitex.ExecuteTransient(conn, "pragma wal_checkpoint(truncate)", nil)
+	}
+	return paths, err
+}
+
+func insertRows(conn *sqlite.Conn, dir storepath.Dir, paths []storepath.Path) (err error) {
+	defer sqlitex.Save(conn)(&err)
+	row, err := conn.Prepare("insert into ValidPaths (id, path, hash, registrationTime, narSize) values (?, ?, ?, 1, 112)")
+	if err != nil {
+		return err
+	}
+	hash := "sha256:" + strings.Repeat("0", 64)
+	for i, p := range paths {
+		row.BindInt64(1, int64(i+1))
+		row.BindText(2, dir.Print(p))
+		row.BindText(3, hash)
+		if _, err := row.Step(); err != nil {
+			return err
+		}
+		if err := row.Reset(); err != nil {
+			return err
+		}
+	}
+	edge, err := conn.Prepare("insert or ignore into Refs (referrer, reference) values (?, ?)")
+	if err != nil {
+		return err
+	}
+	for i := 1; i < len(paths); i++ {
+		for _, to := range []int{i - 1, i / 2, max(0, i-7)} {
+			edge.BindInt64(1, int64(i+1))
+			edge.BindInt64(2, int64(to+1))
+			if _, err := edge.Step(); err != nil {
+				return err
+			}
+			if err := edge.Reset(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
