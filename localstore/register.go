@@ -236,38 +236,47 @@ func (s *Store) Invalidate(ctx context.Context, p storepath.Path) (bool, error) 
 	return found == 1, err
 }
 
-// InvalidateAll makes paths invalid in one transaction, in their order: referrers first. It tells how many were valid.
+// InvalidateAll makes paths invalid in one transaction. It tells how many were valid.
 func (s *Store) InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error) {
+	found, err := s.DropRows(ctx, paths)
+	if err == nil && found > 0 {
+		err = s.SyncDropped()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return found, s.step("invalidated")
+}
+
+// DropRows is InvalidateAll without its last step: until SyncDropped has returned a power cut could make the paths
+// valid again, so that their files must stay.
+func (s *Store) DropRows(ctx context.Context, paths []storepath.Path) (int, error) {
 	h := s.acquire()
 	defer h.release()
 	for _, p := range paths {
 		h.cache.begin(p)
 	}
+	names := s.opts.StoreDir.PrintAll(paths)
 	found := 0
-	err := h.db.Write(ctx, func(tx *db.Tx) error {
-		found = 0
-		for _, p := range paths {
-			ok, err := tx.Invalidate(s.opts.StoreDir.Print(p))
-			if err != nil {
-				return err
-			}
-			if ok {
-				found++
-			}
-		}
-		return nil
-	})
+	err := h.db.Write(ctx, func(tx *db.Tx) (err error) { found, err = tx.InvalidateAll(names); return err })
 	for _, p := range paths {
 		h.cache.end(p, false)
 		s.drvs.drop(p)
 	}
-	if err == nil && found > 0 && s.opts.FsyncMetadata {
-		err = h.rows.do(h.db.SyncLog)
-	}
 	if err != nil {
 		return 0, public(err)
 	}
-	return found, s.step("invalidated")
+	return found, nil
+}
+
+// SyncDropped makes durable what DropRows has done.
+func (s *Store) SyncDropped() error {
+	if !s.opts.FsyncMetadata {
+		return nil
+	}
+	h := s.acquire()
+	defer h.release()
+	return public(h.rows.do(h.db.SyncLog))
 }
 
 // DeletePath makes a path invalid and deletes its files. It returns how many bytes that freed, and an [InUseError] if

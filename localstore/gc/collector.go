@@ -25,8 +25,10 @@ type Store interface {
 	Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error)
 	// TempRootPaths gives the temporary roots of this process.
 	TempRootPaths() ([]storepath.Path, error)
-	// InvalidateAll makes paths invalid in one transaction, in their order; it fails if one has other referrers.
-	InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error)
+	// DropRows makes paths invalid in one transaction; it fails if one has other referrers.
+	DropRows(ctx context.Context, paths []storepath.Path) (int, error)
+	// SyncDropped returns once not even a power cut can make those paths valid again.
+	SyncDropped() error
 	// Tidy gives space back that the database does not need any more, if that costs little and nobody waits.
 	Tidy()
 	// Reserve puts space aside for the next collection, as much as there is.

@@ -13,7 +13,7 @@
 // collector looks at what it was told at the moment of each deletion. It answers once the path is safe, or gone. Of a path that is told
 // all that it needs is kept, too. A path that got a new referrer is kept, since the database refuses to drop its row.
 //
-// A path goes in the order claim, row, files. Whoever dies in between leaves garbage, which the next collection finds.
+// A path goes in the order claim, row, sync, files. Whoever dies in between leaves garbage, which the next collection finds.
 //
 // # Compatibility
 //

@@ -17,6 +17,10 @@ const (
 	// batchSize bounds a transaction: others wait for it in order to register.
 	batchSize = 256
 
+	// batchesAhead is how many batches may be invalid, and wait for that to be durable: the disk is waited for while the
+	// next rows are deleted, and once for all that came meanwhile.
+	batchesAhead = 8
+
 	// maxDeleters is how many trees are deleted at once, at most. File systems gain little from more.
 	maxDeleters = 4
 
@@ -24,8 +28,8 @@ const (
 	unlimited = math.MaxInt64
 )
 
-// executor carries out a plan. Its main goroutine claims paths and makes them invalid, batch by batch; others delete the
-// files of earlier batches.
+// executor carries out a plan. Its main goroutine claims paths and makes them invalid, batch by batch; one makes that
+// durable, and others delete the files of earlier batches.
 type executor struct {
 	*run
 	ctx  context.Context
@@ -33,6 +37,7 @@ type executor struct {
 	plan *plan
 	left *leftovers
 
+	dropped chan []job // their rows are deleted, but could still come back
 	jobs    chan job
 	workers sync.WaitGroup
 	open    sync.WaitGroup // jobs not yet done
@@ -53,11 +58,15 @@ type job struct {
 // execute deletes the leftovers that are no store paths, and then the dead.
 func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) error {
 	r.claims.planned(garbage(g, p, left))
-	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, jobs: make(chan job, batchSize)}
+	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
 	for range min(max(2, runtime.NumCPU()), maxDeleters) {
 		e.workers.Go(e.work)
 	}
+	var syncing sync.WaitGroup
+	syncing.Go(e.sync)
 	err := e.deleteAll()
+	close(e.dropped)
+	syncing.Wait()
 	close(e.jobs)
 	e.workers.Wait()
 	if err == nil {
@@ -163,10 +172,16 @@ func (e *executor) deleteBatch(nodes []int32) error {
 		return err
 	}
 	gone, err := e.invalidate(claimed)
+	batch := make([]job, 0, len(gone))
 	for _, n := range gone {
 		p := e.g.paths[n]
-		e.hand(job{name: p.Base(), hashPart: p.HashPart(), known: true, was: e.g.isValid(n)})
+		j := job{name: p.Base(), hashPart: p.HashPart(), known: true, was: e.g.isValid(n)}
+		// The client hears of store paths in the order in which they become invalid, whichever worker gets there first.
+		e.announce(j)
+		batch = append(batch, j)
 	}
+	e.open.Add(len(batch))
+	e.dropped <- batch
 	if err != nil {
 		return err
 	}
@@ -204,7 +219,7 @@ func (e *executor) invalidate(nodes []int32) (gone []int32, err error) {
 		e.unclaim(valid)
 		return nil, err
 	}
-	_, err = e.o.Store.InvalidateAll(e.ctx, e.g.pathsOf(valid))
+	_, err = e.o.Store.DropRows(e.ctx, e.g.pathsOf(valid))
 	switch {
 	case err == nil:
 		return append(valid, others...), nil
@@ -252,7 +267,7 @@ func (e *executor) invalidateEach(nodes []int32) (gone []int32, err error) {
 			e.claims.end(p.HashPart())
 			continue
 		}
-		_, err := e.o.Store.InvalidateAll(e.ctx, []storepath.Path{p})
+		_, err := e.o.Store.DropRows(e.ctx, []storepath.Path{p})
 		if err == nil {
 			gone = append(gone, n)
 			continue
@@ -273,23 +288,47 @@ func (e *executor) isUsed(p storepath.Path) (bool, error) {
 	return slices.ContainsFunc(referrers, func(r storepath.Path) bool { return r != p }), err
 }
 
-// hand passes a job on. The client hears of store paths in the order in which they become invalid, whichever worker
-// gets there first.
-func (e *executor) hand(j job) {
-	if j.known {
-		e.announce(j)
+// sync passes batches on once their rows cannot come back.
+func (e *executor) sync() {
+	for batch := range e.dropped {
+		batches := [][]job{batch}
+		for more := true; more; {
+			select {
+			case batch, more = <-e.dropped:
+				batches = append(batches, batch)
+			default:
+				more = false
+			}
+		}
+		err := e.o.Store.SyncDropped()
+		e.fail(err)
+		for _, j := range slices.Concat(batches...) {
+			if err != nil {
+				e.done(j) // garbage for the next collection
+			} else {
+				e.jobs <- j
+			}
+		}
 	}
+}
+
+// hand passes on what had no row.
+func (e *executor) hand(j job) {
 	e.open.Add(1)
 	e.jobs <- j
+}
+
+func (e *executor) done(j job) {
+	if j.hashPart != "" {
+		e.claims.end(j.hashPart)
+	}
+	e.open.Done()
 }
 
 func (e *executor) work() {
 	for j := range e.jobs {
 		e.do(j)
-		if j.hashPart != "" {
-			e.claims.end(j.hashPart)
-		}
-		e.open.Done()
+		e.done(j)
 	}
 }
 

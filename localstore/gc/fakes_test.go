@@ -48,11 +48,11 @@ func (s *meddler) ValidPaths(ctx context.Context, paths []storepath.Path) ([]sto
 	return valid, err
 }
 
-func (s *meddler) InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error) {
+func (s *meddler) DropRows(ctx context.Context, paths []storepath.Path) (int, error) {
 	if s.before != nil {
 		s.before(paths)
 	}
-	return s.Store.InvalidateAll(ctx, paths)
+	return s.Store.DropRows(ctx, paths)
 }
 
 func (s *meddler) DeleteTree(ctx context.Context, realPath string) (uint64, error) {

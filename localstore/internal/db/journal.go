@@ -28,13 +28,18 @@ const (
 
 // journal bounds the write-ahead log. It belongs to the writer.
 type journal struct {
-	db     *DB
-	path   string
-	most   int64 // maxJournal, but in tests
+	db   *DB
+	path string
+	// maxJournal and journalWait, but in tests.
+	most int64
+	wait time.Duration
+
 	paused time.Time
 }
 
-func newJournal(db *DB) journal { return journal{db: db, path: db.file + "-wal", most: maxJournal} }
+func newJournal(db *DB) journal {
+	return journal{db: db, path: db.file + "-wal", most: maxJournal, wait: journalWait}
+}
 
 // bound is called after a commit, with no transaction open.
 func (j *journal) bound(c *conn) {
@@ -45,7 +50,7 @@ func (j *journal) bound(c *conn) {
 	if size <= min(minJournal, j.most) || size <= j.limit() || time.Now().Before(j.paused) {
 		return
 	}
-	if !j.truncate(c, journalWait) {
+	if !j.truncate(c, j.wait) {
 		j.paused = time.Now().Add(journalPause)
 	}
 }

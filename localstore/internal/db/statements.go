@@ -48,6 +48,8 @@ const (
 	stmtUpdateHash
 	stmtDeleteReferences
 	stmtDeletePath
+	stmtDeleteReferencesOfAll
+	stmtDeletePaths
 	stmtQueryRealisationByHash
 	stmtInsertRealisationByHash
 	stmtUpdateRealisationByHash
@@ -95,6 +97,8 @@ var statementFiles = [stmtCount]string{
 	stmtUpdateHash:               "update_hash",
 	stmtDeleteReferences:         "delete_references",
 	stmtDeletePath:               "delete_path",
+	stmtDeleteReferencesOfAll:    "delete_references_of_all",
+	stmtDeletePaths:              "delete_paths",
 	stmtQueryRealisationByHash:   "query_realisation_by_hash",
 	stmtInsertRealisationByHash:  "insert_realisation_by_hash",
 	stmtUpdateRealisationByHash:  "update_realisation_by_hash",
