@@ -164,8 +164,14 @@ func (db *DB) openWriterConn(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open SQLite database \"%s\": %w", db.file, err)
 	}
-	if err := db.prepareSchema(ctx, c, version); err != nil {
-		return nil, errors.Join(err, c.close())
+	if version > 0 {
+		err = db.checkTables(c, version)
+	}
+	if err == nil {
+		err = db.prepareSchema(ctx, c, version)
+	}
+	if err != nil {
+		return nil, errors.Join(db.explain(err), c.close())
 	}
 	return c, nil
 }

@@ -41,7 +41,7 @@ func (db *DB) read(ctx context.Context, f func(*conn) error) error {
 	if err = f(c); err != nil && isBusy(err) {
 		err = db.retryBusy(ctx, func() error { return f(c) })
 	}
-	return err
+	return db.explain(err)
 }
 
 func (p *pool) get(ctx context.Context) (*conn, error) {

@@ -78,6 +78,10 @@ func newWriter(db *DB, c *conn) *writer {
 // fn must be short, must not wait for anything and must not call Write.
 // When ctx ends before fn has begun, Write returns at once; after that it waits for the outcome.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.explain(db.write(ctx, fn))
+}
+
+func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) error {
 	w := db.writer
 	if w == nil {
 		return ErrReadOnly
