@@ -33,11 +33,16 @@ type config struct {
 	// sandbox isolates builds. users is how many build users there are, 0 for none: builds run as the daemon's own.
 	sandbox bool
 	users   int
+	// optimise has every file linked to equal ones as it is added.
+	optimise bool
 }
 
 // text is the daemon's nix.conf.
 func (c *config) text() (string, error) {
 	s := "substituters =\ntrusted-users = *\nmax-jobs = 2\n"
+	if c.optimise {
+		s += "auto-optimise-store = true\n"
+	}
 	if c.users > 0 {
 		s += "build-users-group = " + benchGroup + "\n"
 	} else {
