@@ -175,7 +175,7 @@ func (s *Store) survived(ctx context.Context, h *handle, row *db.PathRow) error 
 		return damageError(err.Error())
 	}
 	sum := &plainSum{hash: nixhash.SHA256.New()}
-	if err := s.dump(ctx, h, p, sum); err != nil {
+	if err := s.dumpMapped(ctx, h, p, sum); err != nil {
 		return err
 	}
 	got := nixhash.FromSum(nixhash.SHA256, sum.hash)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nixdaemon/localstore/internal/db"
+	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/localstore/pathlock"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/nixhash"
@@ -248,7 +249,7 @@ func (v *verifier) hash(ctx context.Context, p storepath.Path) error {
 	path := v.s.opts.StoreDir.Print(p)
 	v.say(activity.Talkative, "checking contents of '%s'", path)
 	sum := &plainSum{hash: nixhash.SHA256.New()}
-	if err := v.s.dump(ctx, v.h, p, sum); err != nil {
+	if err := v.s.dumpMapped(ctx, v.h, p, sum); err != nil {
 		return err
 	}
 	got := nixhash.FromSum(nixhash.SHA256, sum.hash)
@@ -308,6 +309,11 @@ func inParallel[T any](ctx context.Context, items []T, f func(context.Context, T
 		})
 	}
 	return group.Wait()
+}
+
+// dumpMapped is dump for a sum that is computed while the data is written to it.
+func (s *Store) dumpMapped(ctx context.Context, h *handle, p storepath.Path, sum *plainSum) error {
+	return h.root.Dump(ctx, p.Base(), sum, fstree.DumpOptions{CaseHack: s.opts.CaseHack, Map: true})
 }
 
 // plainSum hashes and counts. All processors are busy with other paths, so there is no use in [hashWriter].

@@ -18,6 +18,9 @@ import (
 type DumpOptions struct {
 	// CaseHack undoes what [RestoreOptions.CaseHack] did.
 	CaseHack bool
+	// Map has large files mapped rather than read. What the archive is written to must be done with its argument when Write
+	// returns, and must not hand it to other goroutines.
+	Map bool
 }
 
 // bigFile is the size from which contents bypass the archive writer's buffer.
@@ -101,6 +104,11 @@ func (dm *dumper) regular(parent int, name, narName string) error {
 	}
 	if err := dm.out.Create(narName, executable, uint64(st.Size)); err != nil {
 		return err
+	}
+	if dm.opts.Map && st.Size >= mapFrom {
+		if err := dm.copyMapped(fd, st.Size); err != errNotMapped {
+			return err
+		}
 	}
 	return dm.copyBig(fd, st.Size)
 }
