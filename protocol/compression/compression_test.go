@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -294,4 +295,66 @@ func FuzzReader(f *testing.F) {
 		defer r.Close()
 		_, _ = io.Copy(io.Discard, io.LimitReader(r, 1<<20))
 	})
+}
+
+// What has filters that the fast decoder does not know is read all the same.
+func TestFilters(t *testing.T) {
+	if _, err := exec.LookPath("xz"); err != nil {
+		t.Skip("the program xz is not installed")
+	}
+	data := sample(100_000)
+	for _, filter := range []string{"--delta", "--x86"} {
+		if got, err := unpack("xz", run(t, []string{"xz", "-c", filter, "--lzma2"}, data)); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes, %v", filter, len(got), err)
+		}
+	}
+}
+
+// Short streams are what there is most of: opening a decoder costs little, once there is one.
+func TestReuseIsCheap(t *testing.T) {
+	var d Decoders
+	for _, method := range []string{"xz", "zstd"} {
+		packed := pack(t, method, sample(20_000))
+		once := func() {
+			r, err := d.NewReader(method, bytes.NewReader(packed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+		}
+		once()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range 50 {
+			once()
+		}
+		runtime.ReadMemStats(&after)
+		if each := (after.TotalAlloc - before.TotalAlloc) / 50; each > 200_000 {
+			t.Errorf("%s: %d bytes allocated for a short stream", method, each)
+		}
+	}
+}
+
+func BenchmarkShort(b *testing.B) {
+	var d Decoders
+	for _, method := range []string{"xz", "zstd", "gzip", "bzip2"} {
+		packed := pack(b, method, sample(20_000))
+		b.Run(method, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(20_000)
+			for b.Loop() {
+				r, err := d.NewReader(method, bytes.NewReader(packed))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, r); err != nil {
+					b.Fatal(err)
+				}
+				r.Close()
+			}
+		})
+	}
 }
