@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 func benchText(i int) string { return strings.Repeat("0123456789abcde", 100) + fmt.Sprint(i) }
 
 func BenchmarkAddText(b *testing.B) {
+	reportCPU(b)
 	s := open(b, nil)
 	for i := 0; b.Loop(); i++ {
 		addText(b, s, "text", benchText(i))
@@ -34,6 +36,7 @@ func BenchmarkAddTextParallel(b *testing.B) {
 	s := open(b, nil)
 	var n atomic.Int64
 	b.SetParallelism(4)
+	reportCPU(b)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			addText(b, s, "text", benchText(int(n.Add(1))))
@@ -52,6 +55,7 @@ func tinyNAR(i int) ([]byte, *pathinfo.Info) {
 }
 
 func BenchmarkAddNARTiny(b *testing.B) {
+	reportCPU(b)
 	s := open(b, nil)
 	roots := s.NewTempRoots()
 	defer roots.Close()
@@ -66,6 +70,7 @@ func BenchmarkAddNARTiny(b *testing.B) {
 }
 
 func BenchmarkImportTiny(b *testing.B) {
+	reportCPU(b)
 	s := open(b, nil)
 	roots := s.NewTempRoots()
 	defer roots.Close()
@@ -406,4 +411,16 @@ func BenchmarkRegistered(b *testing.B) {
 			y.registered(100)
 		}
 	})
+}
+
+func reportCPU(b *testing.B) {
+	cpu := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	start := cpu()
+	b.Cleanup(func() { b.ReportMetric(float64(cpu()-start)/float64(b.N)/1000, "cpu-us/op") })
 }
