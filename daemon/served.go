@@ -15,6 +15,8 @@ type served struct {
 	conn   *net.UnixConn
 	socket *socket
 	turns  *turns
+	// alone is true if no other connection has answered between its last two replies.
+	alone bool
 	// greeting is how long the client may take for its greeting, from the first
 	// read on; 0 once it has come, or without a limit. Only the goroutine that
 	// reads looks at it.

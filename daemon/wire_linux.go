@@ -29,7 +29,7 @@ type turns struct {
 
 // sit takes one of the places for waiting in the kernel; some thread of the program's must stay free.
 func (t *turns) sit(s *served) bool {
-	if t == nil || t.last.Load() != s {
+	if t == nil || !s.alone {
 		return false
 	}
 	if t.sitting.Add(1) < int32(runtime.GOMAXPROCS(0)) {
@@ -41,8 +41,12 @@ func (t *turns) sit(s *served) bool {
 
 func (t *turns) rise() { t.sitting.Add(-1) }
 
+// done notes that a connection has answered, and whether others have since it did so last.
 func (t *turns) done(s *served) {
-	if t != nil && t.last.Load() != s {
+	if t == nil {
+		return
+	}
+	if s.alone = t.last.Load() == s; !s.alone {
 		t.last.Store(s)
 	}
 }

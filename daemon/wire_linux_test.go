@@ -42,13 +42,15 @@ func TestWhoSits(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	var a, b served
 	var turns turns
+	turns.done(&a)
 	if turns.sit(&a) {
-		t.Error("a connection sat before it was known to be alone")
+		t.Error("a connection sat after its first reply")
 	}
 	turns.done(&a)
 	if turns.sit(&b) || !turns.sit(&a) {
-		t.Error("it was not the last to answer that sat")
+		t.Error("it was not the connection that answered twice that sat")
 	}
+	turns.done(&b)
 	turns.done(&b)
 	if turns.sit(&b) {
 		t.Error("the program's last thread sat")
@@ -58,6 +60,12 @@ func TestWhoSits(t *testing.T) {
 		t.Error("the place was not free again")
 	}
 	turns.rise()
+	turns.done(&a)
+	turns.done(&b)
+	if turns.sit(&a) || turns.sit(&b) {
+		t.Error("one of two that take turns sat")
+	}
+	turns.done(&b)
 	runtime.GOMAXPROCS(1)
 	if turns.sit(&b) {
 		t.Error("the program's only thread sat")
@@ -89,6 +97,7 @@ func TestSittingReadEnds(t *testing.T) {
 		"close":    func(s *served) { s.conn.Close() },
 	} {
 		ours, _ := socketPair(t)
+		ours.turns.done(ours)
 		ours.turns.done(ours)
 		time.AfterFunc(time.Millisecond, func() { end(ours) })
 		_, err := ours.Read(make([]byte, 8))
