@@ -101,6 +101,7 @@ const stagedName = "x"
 func (d *dump) read(ctx context.Context, r io.Reader) error {
 	d.sum = newHashWriter(d.spec.Algo)
 	d.data.sum = d.sum
+	d.data.pool = &d.s.pieces
 	d.data.limit = d.s.opts.NarBufferSize
 	d.data.consume = func(r io.Reader) error { return d.stage(ctx, r) }
 	err := d.receive(r)
@@ -248,6 +249,7 @@ func (d *dump) place(ctx context.Context, a *adding) error {
 }
 
 func (d *dump) close() {
+	d.data.release()
 	d.sum.stop()
 	if d.nar != nil {
 		d.nar.stop()

@@ -16,6 +16,9 @@ type spool struct {
 	size   int
 	pieces [][]byte    // in memory; the last one may have room
 	sum    *hashWriter // of everything
+	// pool lends the first piece, which most streams do not fill; nil: it is made.
+	pool  *sync.Pool
+	first *[minPiece]byte
 
 	// consume reads the whole stream; it is called when the limit is passed.
 	consume func(r io.Reader) error
@@ -46,12 +49,31 @@ func (sp *spool) Space() ([]byte, error) {
 	}
 	n := len(sp.pieces)
 	if n == 0 || len(sp.pieces[n-1]) == cap(sp.pieces[n-1]) {
-		size := min(max(minPiece, sp.size), maxPiece)
-		sp.pieces = append(sp.pieces, make([]byte, 0, size))
+		sp.pieces = append(sp.pieces, sp.piece())
 		n++
 	}
 	last := sp.pieces[n-1]
 	return last[len(last):min(cap(last), len(last)+sp.limit-sp.size)], nil
+}
+
+func (sp *spool) piece() []byte {
+	if sp.size == 0 && sp.pool != nil {
+		first, _ := sp.pool.Get().(*[minPiece]byte)
+		if first == nil {
+			first = new([minPiece]byte)
+		}
+		sp.first = first
+		return first[:0]
+	}
+	return make([]byte, 0, min(max(minPiece, sp.size), maxPiece))
+}
+
+// release gives what was lent back. Nobody may look at the pieces any more.
+func (sp *spool) release() {
+	if sp.first != nil {
+		sp.pool.Put(sp.first)
+		sp.first, sp.pieces = nil, nil
+	}
 }
 
 // Advance takes n bytes that were put where Space said.

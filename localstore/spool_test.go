@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 
 	"nixdaemon/protocol/nixhash"
@@ -81,3 +82,24 @@ func TestSpoolBrokenOff(t *testing.T) {
 
 // writerOnly hides ReadFrom.
 type writerOnly struct{ io.Writer }
+
+// TestSpoolBorrows has one stream after the other use the same memory.
+func TestSpoolBorrows(t *testing.T) {
+	var pool sync.Pool
+	for _, text := range []string{strings.Repeat("long", 2000), "short", strings.Repeat("x", minPiece), ""} {
+		sp := newSpool(1<<20, nil)
+		sp.pool = &pool
+		if _, err := sp.ReadFrom(strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(sp.reader())
+		if string(got) != text || err != nil {
+			t.Errorf("%d bytes came back as %d, %v", len(text), len(got), err)
+		}
+		sp.sum.stop()
+		sp.release()
+		if len(sp.pieces) != 0 {
+			t.Error("lent memory is still in use")
+		}
+	}
+}

@@ -31,6 +31,7 @@ type Store struct {
 	temps   tempNames
 	staged  stagings
 	bzip2   bzip2Pool
+	pieces  sync.Pool // of *[minPiece]byte, for what passes through memory
 
 	// Guards roots.
 	rootsMu sync.Mutex

@@ -35,7 +35,11 @@ type journal struct {
 	wait time.Duration
 
 	paused time.Time
+	skip   int // so many commits need not look
 }
+
+// journalSkip is how many commits go by without a look at a log that is not half as large as it may be.
+const journalSkip = 16
 
 func newJournal(db *DB) journal {
 	return journal{db: db, path: db.file + "-wal", most: maxJournal, wait: journalWait}
@@ -46,8 +50,18 @@ func (j *journal) bound(c *conn) {
 	if !j.db.opts.UseWAL {
 		return
 	}
-	size := fileSize(j.path)
-	if size <= min(minJournal, j.most) || size <= j.limit() || time.Now().Before(j.paused) {
+	if j.skip > 0 {
+		j.skip--
+		return
+	}
+	size, limit := fileSize(j.path), min(minJournal, j.most)
+	if size > limit {
+		limit = j.limit()
+	}
+	if size <= limit/2 {
+		j.skip = journalSkip
+	}
+	if size <= limit || time.Now().Before(j.paused) {
 		return
 	}
 	if !j.truncate(c, j.wait) {
