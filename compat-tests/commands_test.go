@@ -25,6 +25,7 @@ func (sc *scenario) commands(t *testing.T) map[string]command {
 		"compare": sc.cmdCompare,
 		"damaged": func(*testscript.TestScript, bool, []string) { sc.damaged = true },
 		"daemon":  sc.cmdDaemon(t),
+		"delete":  sc.cmdDelete,
 		"direct":  sc.cmdDirect,
 		"gone":    cmdGone,
 		"machine": sc.cmdMachine(t),
@@ -99,6 +100,17 @@ func (sc *scenario) cmdDirect(ts *testscript.TestScript, neg bool, args []string
 		ts.Fatalf("usage: direct COMMAND...")
 	}
 	sc.record(ts, neg, "direct "+strings.Join(args, " "), append([]string{"env", "NIX_REMOTE="}, args...))
+}
+
+// cmdDelete is "delete PATH...": they are deleted as soon as nobody uses them
+// any more, which with a daemon that forks is some time after its client has
+// gone. Nothing of this is compared.
+func (sc *scenario) cmdDelete(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: delete PATH...")
+	}
+	argv := slices.Concat(sc.captured, []string{"nix-store", "--delete"}, args)
+	ts.Check(poll(waitLimit, func() error { return ts.Exec("env", argv...) }))
 }
 
 // cmdShell is "sh SCRIPT".

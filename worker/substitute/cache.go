@@ -206,14 +206,9 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// PathInfo reads a path's narinfo. A narinfo about another path than its name says is as good as none
-// (store-api.cc, goodStorePath).
+// PathInfo reads a path's narinfo. That may be about another path than its name says.
 func (c *Cache) PathInfo(ctx context.Context, a Asker, p storepath.Path) (*narinfo.NarInfo, error) {
-	info, err := c.lookup(ctx, a, p)
-	if err != nil || info == nil || info.Path.HashPart() != p.HashPart() || info.Path.Name() != p.Name() {
-		return nil, err
-	}
-	return info, nil
+	return c.lookup(ctx, a, p)
 }
 
 // Known gives what is at hand: what is remembered, or can be read without a network. An answer that is an error is left to

@@ -154,7 +154,7 @@ func (s *Substituter) offer(ctx context.Context, sess *session.Session, src Sour
 	if remote.Path == p {
 		return o, nil
 	}
-	if !remote.IsContentAddressed(src.Dir()) || len(remote.References) > 0 {
+	if remote.Path != there || !remote.IsContentAddressed(src.Dir()) || len(remote.References) > 0 {
 		sess.Log.Message(activity.Error, "asked '"+src.URI()+"' for '"+s.o.Store.Dir().Print(p)+"' but got '"+src.Dir().Print(remote.Path)+"'")
 		return nil, nil
 	}
@@ -187,7 +187,7 @@ func (s *Substituter) Look(ctx context.Context, sess *session.Session, p storepa
 			return nil, nil
 		}
 		remote, err := src.PathInfo(ctx, s.asker(sess), there)
-		if err != nil || remote == nil {
+		if err != nil || remote == nil || remote.Path != there {
 			return nil, err
 		}
 		if src.Dir() != s.o.Store.Dir() && (len(remote.References) > 0 || !remote.IsContentAddressed(src.Dir())) {

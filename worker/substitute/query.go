@@ -49,7 +49,7 @@ func (s *Substituter) validAt(ctx context.Context, sess *session.Session, src So
 	has := make([]bool, len(paths))
 	err := Each(ctx, len(paths), func(ctx context.Context, i int) error {
 		info, err := src.PathInfo(ctx, s.asker(sess), paths[i])
-		has[i] = info != nil
+		has[i] = info != nil && info.Path == paths[i]
 		return err
 	})
 	return has, err

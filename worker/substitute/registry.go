@@ -17,6 +17,9 @@ const (
 	// maxOwn bounds the stores that are opened anew for each client.
 	maxOwn = 64
 
+	// maxTold bounds the clients that are remembered to know of a store that cannot be opened.
+	maxTold = 1000
+
 	// retryAtMost is how long a store that could not be opened is left alone at the most. It is as long as finding that
 	// out took: nobody waits more than half of the time.
 	retryAtMost = time.Minute
@@ -207,6 +210,9 @@ func (r *registry) keep(key storeKey, o *opened) {
 	defer r.mu.Unlock()
 	r.uses++
 	o.used = r.uses
+	if old := r.stores[key]; old != nil && o.source == nil && len(old.told) < maxTold {
+		o.told = old.told
+	}
 	r.stores[key] = o
 	clear(r.lists)
 	if key.client != 0 {

@@ -41,8 +41,9 @@ type Source interface {
 	WantMassQuery() bool
 	// Trusted says that its paths need no signatures.
 	Trusted() bool
-	// PathInfo gives the metadata of a path under the name that was asked for, nil if the store does not have it. Stores
-	// that know no file leave all but the path's own metadata empty. The result is shared: do not modify it.
+	// PathInfo gives the metadata of a path, nil if the store does not have it. A store may answer about another path than
+	// it was asked for: that is for the caller to see. Stores that know no file leave all but the path's own metadata
+	// empty. The result is shared: do not modify it.
 	PathInfo(ctx context.Context, a Asker, p storepath.Path) (*narinfo.NarInfo, error)
 	// OpenNAR starts reading the archive that PathInfo told of. [ErrGone] is wrapped by the error when there is none.
 	OpenNAR(ctx context.Context, a Asker, info *narinfo.NarInfo) (io.ReadCloser, error)
