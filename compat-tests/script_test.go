@@ -179,9 +179,6 @@ func (sc *scenario) finish(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	if sc.machine != nil {
-		sc.machine.stop()
-	}
 	for _, d := range []*daemon{sc.second, sc.daemon} {
 		if d == nil {
 			continue
@@ -189,6 +186,9 @@ func (sc *scenario) finish(t *testing.T) {
 		if err := d.stop(); err != nil {
 			t.Error(err)
 		}
+	}
+	if sc.machine != nil {
+		sc.machine.stop()
 	}
 	if err := sc.scratch.awaitQuiet(); err != nil {
 		t.Error(err)

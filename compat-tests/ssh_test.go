@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -101,6 +102,7 @@ func startMachine(t testing.TB, s scratch, far program, remote string, users boo
 	m := &machine{cmd: exec.Command(argv[0], argv[1:]...), exited: make(chan struct{})}
 	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
 	m.cmd.Env = s.storeEnv()
+	m.cmd.WaitDelay = time.Second // those who are logged in share its log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func (f *forwarding) dialSSH() error {
 	if err != nil {
 		return err
 	}
-	f.options.Name, f.options.Dir, f.options.KeepSettings = c.URI, c.Dir, true
+	f.options.Name, f.options.Dir, f.options.Elsewhere = c.URI, c.Dir, true
 	f.options.Dial = peer.Dialer(f.master, c.Command())
 	return nil
 }

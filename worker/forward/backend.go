@@ -25,9 +25,9 @@ type Options struct {
 	Dir storepath.Dir
 	// Settings are our own, which a client's differ from. They must be set.
 	Settings *settings.Settings
-	// KeepSettings keeps settings to ourselves, as upstream does with daemons
-	// that are reached through SSH.
-	KeepSettings bool
+	// Elsewhere says that the daemon is on another machine. Settings are kept to
+	// ourselves then, as upstream does, and its files are not to be had.
+	Elsewhere bool
 	// Version is what is offered; the zero value is protocol.ClientVersion.
 	Version protocol.Version
 }
@@ -101,7 +101,7 @@ func (b *Backend) Follow(sess *session.Session) {
 }
 
 func (b *Backend) configure(s *settings.Settings) {
-	if b.o.KeepSettings {
+	if b.o.Elsewhere {
 		return
 	}
 	options := clientOptions(s, b.o.Settings)

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"nixdaemon/localstore"
@@ -32,12 +33,24 @@ func (r tempRoots) Close() error { return r.b.Close() }
 
 // AddIndirectRoot makes a root of a link.
 func (b *Backend) AddIndirectRoot(ctx context.Context, link string) error {
+	if b.o.Elsewhere {
+		return b.notHere("Indirect GC roots registration")
+	}
 	return b.client.AddIndirectRoot(ctx, link)
 }
 
 // AddPermRoot creates a link to a path, as a root, and gives the link's path.
 func (b *Backend) AddPermRoot(ctx context.Context, p storepath.Path, link string) (string, error) {
+	if b.o.Elsewhere {
+		return "", b.notHere("Local Filesystem Store")
+	}
 	return b.client.AddPermRoot(ctx, p, link)
+}
+
+// notHere refuses what needs the store's files on this machine
+// (libstore/store-cast.hh).
+func (b *Backend) notHere(what string) error {
+	return fmt.Errorf("%s not supported by store '%s'", what, b.o.Name)
 }
 
 // censored stands for who uses a path (libstore/gc.cc).
