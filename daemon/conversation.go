@@ -2,14 +2,17 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 
 	"nixdaemon/daemon/config"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/worker"
 	"nixdaemon/worker/serving"
 )
 
@@ -25,7 +28,12 @@ func (b *local) converse(ctx context.Context, stream io.ReadWriter, peer Peer, w
 func conversation(ctx context.Context, stream io.ReadWriter, cfg *config.Config, o serving.Options) error {
 	log := &plainLog{out: os.Stderr, level: activity.Level(cfg.Settings.Verbosity)}
 	o.Settings, o.Log, o.Quiet = cfg.Settings, log, log.quiet
-	return serving.Serve(ctx, stream, o)
+	err := serving.Serve(ctx, stream, o)
+	if err == nil {
+		return nil
+	}
+	text, _ := worker.ErrorText(err)
+	return errors.New(strings.TrimPrefix(marks.ReplaceAllString(text, ""), "error: "))
 }
 
 // plainLog shows what happens as lines of text, as upstream's commands do
