@@ -183,9 +183,10 @@ func (a *adding) replace(st *Staging, name string) error {
 	return a.s.step("renamed")
 }
 
-// commit optimises and registers what is in place and was checked.
+// commit registers what is in place and was checked. What replaces something is optimised then: what it is linked to has
+// to be looked into.
 func (a *adding) commit(ctx context.Context, info *pathinfo.Info, k known) error {
-	if a.opts.Optimise {
+	if a.opts.Optimise && a.opts.Repair {
 		if err := a.s.optimise(ctx, a.h, a.path, a.opts); err != nil {
 			return err
 		}

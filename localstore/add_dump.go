@@ -47,7 +47,7 @@ func (s *Store) AddDump(ctx context.Context, spec DumpSpec, data io.Reader, o Ad
 	h := s.acquire()
 	defer h.release()
 	o.Repair = o.Repair || spec.Repair
-	d := &dump{s: s, h: h, spec: &spec}
+	d := &dump{s: s, h: h, spec: &spec, restoring: s.linking(h, &o)}
 	defer d.close()
 	if err := d.read(ctx, ctxReader(ctx, data)); err != nil {
 		return nil, err
@@ -91,7 +91,8 @@ type dump struct {
 	sum  *hashWriter // of the data, as the address wants it
 	nar  *hashWriter // of the archive; nil if that is sum, or found later
 
-	staging *Staging // nil as long as all is in memory
+	staging   *Staging // nil as long as all is in memory
+	restoring fstree.RestoreOptions
 }
 
 // stagedName is what the contents are called in the staging directory.
@@ -151,9 +152,9 @@ func (d *dump) stage(ctx context.Context, r io.Reader) error {
 func (d *dump) restore(dir *fstree.Dir, name string, r io.Reader) error {
 	var err error
 	if d.spec.isTree() {
-		_, err = dir.Restore(name, r, nil, d.s.restoreOptions(d.h))
+		_, err = dir.Restore(name, r, nil, d.restoring)
 	} else {
-		_, err = dir.RestoreFile(name, r, d.s.restoreOptions(d.h))
+		_, err = dir.RestoreFile(name, r, d.restoring)
 	}
 	return err
 }
@@ -217,6 +218,11 @@ func (d *dump) add(ctx context.Context, a *adding, info *pathinfo.Info) error {
 	}
 	if err := d.place(ctx, a); err != nil {
 		return err
+	}
+	if d.restoring.Link != nil {
+		if err := d.restoring.Link.Root(ctx, a.path.Base(), info.NarHash); err != nil {
+			return err
+		}
 	}
 	var k known
 	if info.Path.IsDerivation() && d.staging == nil && d.spec.Method == storepath.MethodText {

@@ -49,7 +49,7 @@ func (im *Import) Add(ctx context.Context, info *pathinfo.Info, r io.Reader) err
 	if a == nil || err != nil {
 		return joinErrors(err, nar.Skip(r))
 	}
-	if im.opts.Repair || im.opts.Optimise {
+	if im.opts.Repair {
 		// Rare, and done one at a time.
 		consumed := false
 		err := a.importNAR(ctx, info, r, &consumed)
@@ -84,7 +84,7 @@ func (im *Import) admit(ctx context.Context, info *pathinfo.Info) (*adding, erro
 	if err := s.checkTrust(info, &im.opts); err != nil {
 		return nil, err
 	}
-	if im.opts.Repair || im.opts.Optimise {
+	if im.opts.Repair {
 		if err := im.Flush(ctx); err != nil {
 			return nil, err
 		}
@@ -130,7 +130,8 @@ func (a *adding) restore(ctx context.Context, info *pathinfo.Info, r io.Reader) 
 func (a *adding) restoreTo(ctx context.Context, dir *fstree.Dir, name string, info *pathinfo.Info, r io.Reader) error {
 	w := newHashWriter(nixhash.SHA256)
 	defer w.stop()
-	if _, err := dir.Restore(name, r, w, a.s.restoreOptions(a.h)); err != nil {
+	o := a.s.linking(a.h, a.opts)
+	if _, err := dir.Restore(name, r, w, o); err != nil {
 		return err
 	}
 	if err := a.s.step("restored"); err != nil {
@@ -141,7 +142,10 @@ func (a *adding) restoreTo(ctx context.Context, dir *fstree.Dir, name string, in
 		_, e := dir.Delete(ctx, name)
 		return joinErrors(err, e)
 	}
-	return nil
+	if o.Link == nil {
+		return nil
+	}
+	return o.Link.Root(ctx, name, hash)
 }
 
 // commit registers the group while the next one is taken in. Groups become valid in their order.

@@ -42,6 +42,15 @@ func (s *Store) optimise(ctx context.Context, h *handle, p storepath.Path, o *Ad
 	return s.optimiser(h, o.log(), fstree.OptimiseOptions{Repair: o.Repair, Sync: sync}).Tree(ctx, p.Base())
 }
 
+// linking are the options for restoring what is added: with what it equals linked as it is written, if that is wanted.
+func (s *Store) linking(h *handle, o *AddOptions) fstree.RestoreOptions {
+	r := s.restoreOptions(h)
+	if o.Optimise && !o.Repair {
+		r.Link = s.optimiser(h, o.log(), fstree.OptimiseOptions{})
+	}
+	return r
+}
+
 func (s *Store) optimiser(h *handle, log activity.Sink, o fstree.OptimiseOptions) *fstree.Optimiser {
 	message := func(level activity.Level) func(string) {
 		return func(text string) { log.Message(level, text) }

@@ -19,6 +19,7 @@ type Dir struct {
 	path string // for messages
 
 	dumpers sync.Pool    // of *dumper, for their buffers
+	sums    sync.Pool    // of *fileSum, likewise
 	created createdModes // of files restored beneath
 }
 

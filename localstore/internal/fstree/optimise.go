@@ -196,14 +196,19 @@ func (t *optimising) file(parent int, name string, top bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	return t.join(parent, name, &st, hash, top)
+}
+
+// join links a file whose hash is known. It tells whether the directory that holds it was changed.
+func (t *optimising) join(parent int, name string, st *unix.Stat_t, hash nixhash.Hash, top bool) (bool, error) {
 	link := hash.Nix32()
 	changed := false
 	for try := 1; ; try++ {
-		linked, err := t.addLink(parent, name, link, &st, hash)
+		linked, err := t.addLink(parent, name, link, st, hash)
 		if linked || err != nil {
 			return changed, err
 		}
-		replaced, err := t.replace(parent, name, link, &st, top)
+		replaced, err := t.replace(parent, name, link, st, top)
 		changed = changed || replaced
 		if errors.Is(err, fs.ErrNotExist) && try < sweptTries && t.swept(t.links, link) {
 			continue

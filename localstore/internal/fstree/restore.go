@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nixhash"
 )
 
 // RestoreOptions say how a tree is made. The zero value makes it as it stands in the archive.
@@ -21,6 +22,9 @@ type RestoreOptions struct {
 	// except IgnoredACLs.
 	DropACLs    bool
 	IgnoredACLs []string
+	// Link, if not nil, links what is beneath a directory to what equals it, by hashes that are computed while it is
+	// written. A root that is no directory is left to [Optimiser.Root].
+	Link *Optimiser
 }
 
 // Restore reads one archive from r and makes its tree as the entry called name, which must not exist. Everything has
@@ -154,7 +158,12 @@ func (re *restorer) Regular(name string, executable bool, size uint64, contents 
 		return err
 	}
 	re.file = fileWriter{fd: fd}
-	_, err = contents.(io.WriterTo).WriteTo(&re.file)
+	var hash nixhash.Hash
+	if re.hashes() {
+		hash, err = re.hashed(executable, size, contents)
+	} else {
+		_, err = contents.(io.WriterTo).WriteTo(&re.file)
+	}
 	if err == nil {
 		err = re.finish(fd, executable)
 	}
@@ -164,7 +173,23 @@ func (re *restorer) Regular(name string, executable bool, size uint64, contents 
 	if err != nil {
 		return re.wrap("writing file", name, err)
 	}
+	if re.hashes() {
+		return re.link(name, hash)
+	}
 	return nil
+}
+
+// hashed writes a file and gives its own hash.
+func (re *restorer) hashed(executable bool, size uint64, contents io.Reader) (nixhash.Hash, error) {
+	sum := re.top.newSum()
+	defer re.top.putSum(sum)
+	if err := sum.begin(&re.file, executable, size); err != nil {
+		return nixhash.Hash{}, err
+	}
+	if _, err := contents.(io.WriterTo).WriteTo(sum); err != nil {
+		return nixhash.Hash{}, err
+	}
+	return sum.finish()
 }
 
 func (re *restorer) plain(r io.Reader) (uint64, error) {
@@ -257,6 +282,15 @@ func (re *restorer) Symlink(name, target string) error {
 	re.made = true
 	if err := setTimeAt(parent, name); err != nil {
 		return re.wrap("changing modification time of", name, err)
+	}
+	if re.hashes() && canLinkSymlinks {
+		sum := re.top.newSum()
+		defer re.top.putSum(sum)
+		hash, err := sum.symlink(target)
+		if err == nil {
+			err = re.link(name, hash)
+		}
+		return err
 	}
 	return nil
 }

@@ -1,0 +1,111 @@
+package fstree
+
+import (
+	"context"
+	"fmt"
+	"hash"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nixhash"
+)
+
+// fileSum computes, while a file is written, the hash that the file is called by among the links.
+type fileSum struct {
+	file *fileWriter
+	nar  *nar.Writer
+	hash hash.Hash
+}
+
+// newSum borrows a sum, for its buffer; give it back with [Dir.putSum].
+func (d *Dir) newSum() *fileSum {
+	if s, ok := d.sums.Get().(*fileSum); ok {
+		return s
+	}
+	return &fileSum{nar: nar.NewWriter(nil), hash: nixhash.SHA256.New()}
+}
+
+func (d *Dir) putSum(s *fileSum) {
+	s.file = nil
+	s.nar.Reset(nil)
+	d.sums.Put(s)
+}
+
+// begin starts with a file that is about to be written.
+func (s *fileSum) begin(file *fileWriter, executable bool, size uint64) error {
+	s.file = file
+	s.hash.Reset()
+	s.nar.Reset(s.hash)
+	return s.nar.Create("", executable, size)
+}
+
+// Write writes to the file, too.
+func (s *fileSum) Write(p []byte) (int, error) {
+	if n, err := s.file.Write(p); err != nil {
+		return n, err
+	}
+	return s.nar.Write(p)
+}
+
+func (s *fileSum) finish() (nixhash.Hash, error) {
+	if err := s.nar.Close(); err != nil {
+		return nixhash.Hash{}, err
+	}
+	return nixhash.FromSum(nixhash.SHA256, s.hash), nil
+}
+
+func (s *fileSum) symlink(target string) (nixhash.Hash, error) {
+	s.hash.Reset()
+	s.nar.Reset(s.hash)
+	if err := s.nar.Symlink("", target); err != nil {
+		return nixhash.Hash{}, err
+	}
+	return s.finish()
+}
+
+// hashes tells whether the next node's own hash is wanted. Of a root that is no directory it is the archive's, which others
+// compute.
+func (re *restorer) hashes() bool { return re.opts.Link != nil && len(re.open) > 0 }
+
+// link gives what was just made the inode of what equals it. Its directory is still as it was made.
+func (re *restorer) link(name string, hash nixhash.Hash) error {
+	path := []string{re.root}
+	for _, dir := range re.open[1:] {
+		path = append(path, dir.name)
+	}
+	t := &optimising{Optimiser: re.opts.Link, ctx: context.Background(), path: append(path, name)}
+	if excludedFromLinking(t.where()) {
+		return nil
+	}
+	parent := re.open[len(re.open)-1].fd
+	var st unix.Stat_t
+	if err := fstatat(parent, name, &st); err != nil {
+		return t.wrap("getting status of", err)
+	}
+	_, err := t.join(parent, name, &st, hash, false)
+	return err
+}
+
+// Root links the entry called name, if it is a file or a symbolic link, by the hash that its archive is known to have.
+func (o *Optimiser) Root(ctx context.Context, name string, hash nixhash.Hash) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	t := &optimising{Optimiser: o, ctx: ctx, path: []string{name}}
+	var st unix.Stat_t
+	if err := fstatat(o.store.fd, name, &st); err != nil {
+		return t.wrap("getting status of", err)
+	}
+	switch {
+	case excludedFromLinking(t.where()):
+		return nil
+	case isType(uint32(st.Mode), unix.S_IFREG) && st.Mode&unix.S_IWUSR != 0:
+		t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))
+		return nil
+	case isType(uint32(st.Mode), unix.S_IFREG), isType(uint32(st.Mode), unix.S_IFLNK) && canLinkSymlinks:
+		_, err := t.join(o.store.fd, name, &st, hash, true)
+		return err
+	}
+	return nil
+}
