@@ -31,6 +31,7 @@ func TestScripts(t *testing.T) {
 
 func compareScript(t *testing.T, c client, file string) {
 	base := os.Getenv("NIXDAEMON_COMPAT_TMP")
+	var bucket *bucket
 	if strings.Contains(filepath.Base(file), "sandbox") {
 		if err := namespaces(); err != nil {
 			t.Skip(err)
@@ -46,6 +47,12 @@ func compareScript(t *testing.T, c client, file string) {
 			t.Skip(err)
 		}
 	}
+	if strings.Contains(filepath.Base(file), "-s3") {
+		if err := noBucket(); err != nil {
+			t.Skip(err)
+		}
+		bucket = newBucket(t)
+	}
 	if strings.HasPrefix(filepath.Base(file), "policy-") {
 		if err := otherUsers(); err != nil {
 			t.Skip(err)
@@ -57,7 +64,7 @@ func compareScript(t *testing.T, c client, file string) {
 	s := newScratchIn(t, base)
 	reference := shared.clients[referenceVersion].program("nix-daemon")
 	web := newWeb(t)
-	want := &scenario{scratch: s, client: c, program: reference, web: web}
+	want := &scenario{scratch: s, client: c, program: reference, web: web, bucket: bucket}
 	if !t.Run("reference", want.run(file)) {
 		t.Fatalf("the scenario fails with upstream's own daemon")
 	}
@@ -69,7 +76,7 @@ func compareScript(t *testing.T, c client, file string) {
 	}
 	s.empty(t)
 	s.create(t)
-	got := &scenario{scratch: s, client: c, program: shared.daemon, web: web}
+	got := &scenario{scratch: s, client: c, program: shared.daemon, web: web, bucket: bucket}
 	t.Run("daemon", func(t *testing.T) {
 		got.run(file)(t)
 		if !t.Failed() || len(got.transcript.steps) > 0 {
@@ -112,6 +119,7 @@ type scenario struct {
 	program program // the daemon's
 
 	web        *web
+	bucket     *bucket  // nil unless the script is about S3
 	daemon     *daemon  // nil while stopped
 	second     *daemon  // nil unless a script asked for it
 	machine    *machine // the same
@@ -155,6 +163,11 @@ func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("ROOT", sc.scratch.root)
 	if sc.web != nil {
 		env.Setenv("HTTP", sc.web.url())
+	}
+	if sc.bucket != nil {
+		env.Setenv("S3", sc.bucket.url())
+		env.Setenv("BUCKET", sc.bucket.dir)
+		env.Setenv("ENDPOINT", sc.bucket.address)
 	}
 	env.Setenv("STORE", sc.scratch.path("store"))
 	env.Setenv("STATE", sc.scratch.path("var/nix"))

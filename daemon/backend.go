@@ -95,7 +95,8 @@ func (b *local) buildAndCollect() error {
 	if err != nil {
 		return err
 	}
-	b.subst = newSubstituter(b.cfg, b.store, b.keys.trustedKeys, &b.ids, b.log)
+	chain := s3.NewChain(nil)
+	b.subst = newSubstituter(b.cfg, b.store, chain, b.keys.trustedKeys, &b.ids, b.log)
 	b.remote = newRemote(b, self)
 	b.scheduler = build.New(build.Options{
 		Substituter: b.subst,
@@ -105,7 +106,7 @@ func (b *local) buildAndCollect() error {
 		Store:       b.store, Users: buildUsers(b.cfg), Launcher: b.launcher, IDs: &b.ids, Log: b.log,
 		MaxTotalJobs: int(b.cfg.Settings.TotalJobs()), Features: b.cfg.Settings.ExperimentalFeatures,
 		BuiltinCommand: func(name string) []string { return builtin.Command(self, name) },
-		S3Keys:         s3Keys(s3.NewChain(nil), b.log),
+		S3Keys:         s3Keys(chain, b.log),
 		Getenv:         os.Getenv,
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
 		Nested:         b.serveBuilder,

@@ -25,6 +25,7 @@ import (
 	"nixdaemon/worker/substitute"
 	"nixdaemon/worker/substitute/narinfocache"
 	transferring "nixdaemon/worker/transfer"
+	"nixdaemon/worker/transfer/s3"
 )
 
 // substituter lets the scheduler and the workers use the other stores: they do
@@ -41,7 +42,7 @@ var (
 )
 
 // newSubstituter makes the one substituter of a store.
-func newSubstituter(cfg *config.Config, store *localstore.Store, keys func(*settings.Settings) pathinfo.Keys, ids *activity.IDs, log zerolog.Logger) *substituter {
+func newSubstituter(cfg *config.Config, store *localstore.Store, chain *s3.Chain, keys func(*settings.Settings) pathinfo.Keys, ids *activity.IDs, log zerolog.Logger) *substituter {
 	s := cfg.Settings
 	infos := narinfocache.New(narinfocache.Options{
 		Path: narinfoCacheFile(), UseWAL: s.UseSQLiteWAL,
@@ -49,7 +50,7 @@ func newSubstituter(cfg *config.Config, store *localstore.Store, keys func(*sett
 		Log:  func(err error) { log.Warn().Err(err).Msg("narinfo cache") },
 	})
 	engine := transferring.New(transferring.Options{})
-	o := opener{cfg: cfg, store: store, infos: infos, ids: ids, engine: engine, decoders: new(compression.Decoders)}
+	o := opener{cfg: cfg, store: store, infos: infos, ids: ids, engine: engine, chain: chain, decoders: new(compression.Decoders)}
 	return &substituter{substitute.New(substitute.Options{
 		Store: store, Open: o.open, Keys: keys, IDs: ids,
 		RequireSigs: cfg.Store.RequireSigs, ReadOnly: cfg.Store.ReadOnly, StoreURI: storeURI(cfg.Store.Reference),
@@ -176,6 +177,7 @@ type opener struct {
 	ids   *activity.IDs
 
 	engine   *transferring.Engine
+	chain    *s3.Chain
 	decoders *compression.Decoders
 }
 
@@ -187,6 +189,8 @@ func (o opener) open(ctx context.Context, a substitute.Asker, ref settings.Store
 		return o.openDirectory(ctx, a, ref)
 	case ref.Scheme == "http" || ref.Scheme == "https":
 		return o.openHTTP(ctx, a, ref)
+	case ref.Scheme == "s3":
+		return o.openS3(ctx, a, ref)
 	case ref.Scheme == "dummy":
 		return substitute.OpenDummy(a, ref, o.store.Dir())
 	case peer.Opens(ref.Scheme):
@@ -217,6 +221,19 @@ func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.S
 		return nil, err
 	}
 	return o.openCache(ctx, a, ref, transferring.Shown(at), objects)
+}
+
+// openS3 opens a cache in a bucket. Its name has the parameters that say where the bucket is: there may be two of a name.
+func (o opener) openS3(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+	params := make(map[string]string, len(ref.Params))
+	for _, p := range ref.Params {
+		params[p.Name] = p.Value
+	}
+	objects, err := s3.New(o.engine, o.chain, "s3://"+ref.Authority, params)
+	if err != nil {
+		return nil, err
+	}
+	return o.openCache(ctx, a, ref, objects.String(), objects)
 }
 
 func (o opener) openCache(ctx context.Context, a substitute.Asker, ref settings.StoreReference, uri string, objects transferring.Objects) (substitute.Source, error) {

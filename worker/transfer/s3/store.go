@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/worker/settings"
 	"nixdaemon/worker/transfer"
 )
 
@@ -68,18 +69,16 @@ func New(e *transfer.Engine, chain *Chain, cache string, params map[string]strin
 
 // humanURI is the cache with those parameters that make a difference to where it is, as upstream shows it.
 func (s *Store) humanURI(params map[string]string) string {
-	uri := "s3://" + s.where.Bucket
+	ref := settings.StoreReference{Kind: settings.ReferenceURL, Scheme: "s3", Authority: s.where.Bucket}
 	if s.where.Key != "" {
-		uri += "/" + s.where.Key
+		ref.Authority += "/" + s.where.Key
 	}
-	separator := "?"
 	for _, name := range []string{"addressing-style", "endpoint", "profile", "region", "scheme"} {
 		if value, ok := params[name]; ok {
-			uri += separator + name + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
-			separator = "&"
+			ref.Params = append(ref.Params, settings.Param{Name: name, Value: value})
 		}
 	}
-	return uri
+	return ref.String()
 }
 
 func (s *Store) setUploads(params map[string]string) error {
