@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,12 +56,20 @@ func (i *isolator) assemble(f *forker, dir, root string, binds []Bind, user *Use
 		return nil, err
 	}
 	pid, failure := image.Finish(pid)
+	status := unix.WaitStatus(0)
 	if failure == nil {
-		child.Reap(pid)
-		return &Assembly{image.Kept()}, nil
+		status = child.Reap(pid)
 	}
-	if kept := image.Kept(); kept > 0 {
+	kept := image.Kept()
+	// A namespace whose maker was killed may have anything as its root still.
+	switch {
+	case failure == nil && kept > 0 && status == 0:
+		return &Assembly{kept}, nil
+	case kept > 0:
 		unix.Close(kept)
+	}
+	if failure == nil {
+		return nil, errors.New("its process was killed")
 	}
 	return nil, &stepError{failure.Step, failure.Errno}
 }

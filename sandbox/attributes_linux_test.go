@@ -156,7 +156,8 @@ func TestAttributes(t *testing.T) {
 	}{
 		{"no new privileges", func(*sandbox.Spec) {}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"},
 		{"new privileges", func(s *sandbox.Spec) { s.AllowNewPrivileges = true }, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t0\n"},
-		{"no filter", func(*sandbox.Spec) {}, "grep Seccomp: /proc/self/status", "Seccomp:\t0\n"},
+		{"no filter", func(s *sandbox.Spec) { s.Keyrings = true }, "grep Seccomp: /proc/self/status", "Seccomp:\t0\n"},
+		{"keyrings alone", func(*sandbox.Spec) {}, "grep Seccomp_filters: /proc/self/status; touch f && chmod 4755 f && stat -c %a f", "Seccomp_filters:\t1\n4755\n"},
 		{"filter", func(s *sandbox.Spec) { s.FilterSyscalls = true }, "grep Seccomp: /proc/self/status", "Seccomp:\t2\n"},
 		{"fixed addresses", func(*sandbox.Spec) {}, "cat /proc/self/personality", "00040000\n"},
 		{"32-bit", func(s *sandbox.Spec) { s.Personality.Linux32 = true }, "cat /proc/self/personality", "00040008\n"},

@@ -18,6 +18,7 @@ import (
 type attributes struct {
 	allowNewPrivileges bool
 	filterSyscalls     bool
+	keyrings           bool
 	personality        Personality
 }
 
@@ -55,7 +56,7 @@ func (f *forker) fork(spec *Spec, files []uintptr) (int, error) {
 }
 
 func (s *Spec) attributes() attributes {
-	return attributes{s.AllowNewPrivileges, s.FilterSyscalls, s.Personality}
+	return attributes{s.AllowNewPrivileges, s.FilterSyscalls, s.Keyrings && !s.FilterSyscalls, s.Personality}
 }
 
 // do has the thread fork.
@@ -132,10 +133,8 @@ func (a attributes) apply() error {
 			return fmt.Errorf("set no-new-privileges: %w", err)
 		}
 	}
-	if a.filterSyscalls {
-		if err := seccomp.Install(); err != nil {
-			return err
-		}
+	if err := a.filter(); err != nil {
+		return err
 	}
 	if err := landlock(); err != nil {
 		return err
@@ -144,6 +143,16 @@ func (a attributes) apply() error {
 		return fmt.Errorf("set personality: %w", err)
 	}
 	return nil
+}
+
+func (a attributes) filter() error {
+	switch {
+	case a.filterSyscalls:
+		return seccomp.Install()
+	case a.keyrings:
+		return nil
+	}
+	return seccomp.HideKeyrings()
 }
 
 // landlock cuts the thread's builders off from the abstract sockets of all others, as far as the kernel can

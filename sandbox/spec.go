@@ -25,6 +25,8 @@ type Spec struct {
 	AllowNewPrivileges bool
 	// FilterSyscalls installs the filter of package seccomp (upstream's filter-syscalls). Linux only.
 	FilterSyscalls bool
+	// Keyrings leaves the kernel's keyrings within reach, which the builder would share with the daemon. Linux only.
+	Keyrings bool
 	// Personality selects what the kernel pretends to be. Linux only.
 	Personality Personality
 	// Isolation is the builder's world. Nil means the daemon's own.

@@ -100,7 +100,7 @@ func makeUserNamespace(f *forker, m idMap) (int, error) {
 }
 
 // plainThread is for children that execute nothing.
-var plainThread = attributes{allowNewPrivileges: true}
+var plainThread = attributes{allowNewPrivileges: true, keyrings: true}
 
 func writeOnce(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)

@@ -19,7 +19,7 @@ func TestNumbersX8664(t *testing.T) {
 		unix.SYS_LISTXATTR: Unsupported, unix.SYS_LLISTXATTR: Unsupported, unix.SYS_FLISTXATTR: Unsupported,
 		unix.SYS_GETXATTRAT: Unsupported, unix.SYS_SETXATTRAT: Unsupported, unix.SYS_LISTXATTRAT: Unsupported,
 		unix.SYS_OPENAT2: Missing,
-		unix.SYS_ADD_KEY: Missing, unix.SYS_REQUEST_KEY: Missing, unix.SYS_KEYCTL: Missing,
+		unix.SYS_ADD_KEY: Keyring, unix.SYS_REQUEST_KEY: Keyring, unix.SYS_KEYCTL: Keyring,
 		unix.SYS_IO_URING_SETUP: Missing, unix.SYS_IO_URING_ENTER: Missing, unix.SYS_IO_URING_REGISTER: Missing,
 	}
 	rules := x8664Rules()

@@ -10,7 +10,7 @@
 //   - openat2 and io_uring fail with ENOSYS, as on a kernel without them: the mode of the file that they create lies
 //     in memory, where a filter cannot see it. Programs go back to the calls that came before.
 //   - The kernel's keyrings fail with ENOSYS: the daemon's session keyring is its builders', too, and those of a user
-//     outlast the build.
+//     outlast the build. That alone is [Keyrings], for builds without the filter (upstream's filter-syscalls = false).
 //   - Reading, listing and writing extended attributes (and with them ACLs), by path, by descriptor and beneath a
 //     directory, fails with ENOTSUP. Removing them is let through, since it can only make a file plainer.
 //
@@ -24,6 +24,7 @@ package seccomp
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -44,6 +45,8 @@ const (
 	Unsupported
 	// Missing denies the call with ENOSYS.
 	Missing
+	// Keyring is the same, for calls that reach the kernel's keyrings.
+	Keyring
 )
 
 // Rule applies a check to one system call.
@@ -101,8 +104,24 @@ func Program(goarch string) ([]bpf.RawInstruction, error) {
 	return Assemble(abis)
 }
 
+// Keyrings returns the filter that keeps the kernel's keyrings out of reach, and nothing else.
+func Keyrings(goarch string) ([]bpf.RawInstruction, error) {
+	abis, ok := ABIs(goarch)
+	if !ok {
+		return nil, ErrPlatform
+	}
+	for i := range abis {
+		abis[i].Rules = slices.DeleteFunc(abis[i].Rules, func(r Rule) bool { return r.Check != Keyring })
+	}
+	return assemble(abis, allow)
+}
+
 // Assemble makes the program for all ABIs of a machine. A call through any other ABI kills the process.
 func Assemble(abis []ABI) ([]bpf.RawInstruction, error) {
+	return assemble(abis, bpf.RetConstant{Val: retKillProcess})
+}
+
+func assemble(abis []ABI, other bpf.Instruction) ([]bpf.RawInstruction, error) {
 	var program []bpf.Instruction
 	for _, abi := range abis {
 		block := abi.instructions()
@@ -112,7 +131,7 @@ func Assemble(abis []ABI) ([]bpf.RawInstruction, error) {
 			bpf.Jump{Skip: uint32(len(block))})
 		program = append(program, block...)
 	}
-	program = append(program, bpf.RetConstant{Val: retKillProcess})
+	program = append(program, other)
 	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return nil, fmt.Errorf("assemble system call filter: %w", err)
@@ -153,7 +172,7 @@ func (c Check) instructions() []bpf.Instruction {
 		return append(ifCreates(2), denySetID(3)...)
 	case Unsupported:
 		return []bpf.Instruction{unsupported}
-	case Missing:
+	case Missing, Keyring:
 		return []bpf.Instruction{missing}
 	}
 	panic(fmt.Sprintf("seccomp: unknown check %d", c))

@@ -38,6 +38,11 @@ func newVM(t *testing.T, goarch string) *bpf.VM {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return vmOf(t, raw)
+}
+
+func vmOf(t *testing.T, raw []bpf.RawInstruction) *bpf.VM {
+	t.Helper()
 	program, ok := bpf.Disassemble(raw)
 	if !ok {
 		t.Fatal("program does not disassemble")
@@ -135,6 +140,40 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// TestKeyrings: nothing but the keyrings is missing, whatever the ABI.
+func TestKeyrings(t *testing.T) {
+	for _, goarch := range []string{"amd64", "386", "arm64", "arm", "riscv64", "loong64"} {
+		program, err := Keyrings(goarch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm := vmOf(t, program)
+		abis, _ := ABIs(goarch)
+		keyrings := 0
+		for _, abi := range abis {
+			for _, r := range abi.Rules {
+				want := uint32(retAllow)
+				if r.Check == Keyring {
+					want = nosys
+					keyrings++
+				}
+				if got := evaluate(t, vm, call{abi.Arch, r.Number, [6]uint64{0, 0o4755, 0o4755, 0o4755}}); got != want {
+					t.Errorf("%s: call %d of %#x: got %#x, want %#x", goarch, r.Number, abi.Arch, got, want)
+				}
+			}
+		}
+		if keyrings != 3*len(abis) {
+			t.Errorf("%s: %d calls reach keyrings", goarch, keyrings)
+		}
+		if got := evaluate(t, vm, call{0x12345678, 250, [6]uint64{}}); got != retAllow {
+			t.Errorf("%s: a foreign ABI: got %#x", goarch, got)
+		}
+	}
+	if _, err := Keyrings("s390x"); !errors.Is(err, ErrPlatform) {
+		t.Errorf("got %v for s390x", err)
+	}
+}
+
 func TestNoTable(t *testing.T) {
 	if _, err := Program("s390x"); !errors.Is(err, ErrPlatform) {
 		t.Errorf("got %v for s390x, whose arguments lie the other way round", err)
@@ -158,7 +197,7 @@ func TestEveryRule(t *testing.T) {
 				switch r.Check {
 				case Unsupported:
 					want = notup
-				case Missing:
+				case Missing, Keyring:
 					want = nosys
 				}
 				if got := evaluate(t, vm, call{abi.Arch, r.Number, modes[r.Check]}); got != want {

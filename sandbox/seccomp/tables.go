@@ -67,9 +67,9 @@ func x8664Rules() []Rule {
 		{194, Unsupported}, // listxattr
 		{195, Unsupported}, // llistxattr
 		{196, Unsupported}, // flistxattr
-		{248, Missing},     // add_key
-		{249, Missing},     // request_key
-		{250, Missing},     // keyctl
+		{248, Keyring},     // add_key
+		{249, Keyring},     // request_key
+		{250, Keyring},     // keyctl
 	}, commonRules()...)
 }
 
@@ -78,9 +78,9 @@ func i386Rules() []Rule {
 		{295, CreateMode2}, // openat
 		{306, ModeIn2},     // fchmodat
 		{297, ModeIn2},     // mknodat
-		{286, Missing},     // add_key
-		{287, Missing},     // request_key
-		{288, Missing},     // keyctl
+		{286, Keyring},     // add_key
+		{287, Keyring},     // request_key
+		{288, Keyring},     // keyctl
 	}, old32Rules()...)
 }
 
@@ -89,9 +89,9 @@ func armRules() []Rule {
 		{322, CreateMode2}, // openat
 		{333, ModeIn2},     // fchmodat
 		{324, ModeIn2},     // mknodat
-		{309, Missing},     // add_key
-		{310, Missing},     // request_key
-		{311, Missing},     // keyctl
+		{309, Keyring},     // add_key
+		{310, Keyring},     // request_key
+		{311, Keyring},     // keyctl
 	}, old32Rules()...)
 }
 
@@ -122,9 +122,9 @@ func genericRules() []Rule {
 		{52, ModeIn1},     // fchmod
 		{53, ModeIn2},     // fchmodat
 		{33, ModeIn2},     // mknodat
-		{217, Missing},    // add_key
-		{218, Missing},    // request_key
-		{219, Missing},    // keyctl
+		{217, Keyring},    // add_key
+		{218, Keyring},    // request_key
+		{219, Keyring},    // keyctl
 		{5, Unsupported},  // setxattr
 		{6, Unsupported},  // lsetxattr
 		{7, Unsupported},  // fsetxattr

@@ -1,7 +1,6 @@
 package build
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -165,16 +164,6 @@ func (d *buildDir) open() error {
 	if d.top != d.path {
 		err = errors.Join(err, os.Chmod(d.top, 0o755))
 	}
-	return err
-}
-
-// removeTree deletes what is at path, if anything is. It goes on after the build was given up.
-func removeTree(store *localstore.Store, path string) error {
-	// What is mostly there is nothing, or an empty directory.
-	if err := unix.Rmdir(path); err == nil || err == unix.ENOENT {
-		return nil
-	}
-	_, err := store.DeleteTree(context.Background(), path)
 	return err
 }
 

@@ -120,7 +120,8 @@ func (c *chroot) close() error {
 func (a *attempt) isolate() (err error) {
 	a.j.feed.Message(activity.Chatty, "setting up chroot environment in "+quotedPath(a.store.RealPath(a.j.drvPath)+".chroot"))
 	_, gid := a.owner()
-	if !a.usesUIDRange() && !a.hasOwnInput() {
+	// A hook may put things into the directory.
+	if !a.usesUIDRange() && !a.hasOwnInput() && a.set.PreBuildHook == "" {
 		if a.chroot = a.chroots.take(chrootDir(a.store, a.j.drvPath), gid, a.inputs); a.chroot != nil {
 			if a.useAgain() {
 				return nil
@@ -176,7 +177,7 @@ func (a *attempt) removeChroot(ok bool) {
 		}
 	}
 	// Whoever owns its namespaces could have unmounted what hid the rest.
-	if !ok || a.stuck || a.usesUIDRange() || a.chroot.met || a.chroot.tidy(a.inputs) != nil || !a.chroots.give(a.chroot) {
+	if !ok || a.stuck || a.usesUIDRange() || a.set.PreBuildHook != "" || a.chroot.met || a.chroot.tidy(a.inputs) != nil || !a.chroots.give(a.chroot) {
 		a.complain("remove root of builder", a.chroot.close())
 	}
 	a.chroot = nil

@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/wire"
 	"nixdaemon/sandbox"
 	"nixdaemon/worker/settings"
 )
@@ -104,7 +106,7 @@ func (a *attempt) prepareExternal(env *environment) (*sandbox.Spec, error) {
 	program := a.external.Program
 	args := append([]string{program}, a.external.Args...)
 	return &sandbox.Spec{Path: program, Args: append(args, a.tmp.top+"/"+externalJob), Env: os.Environ(), Dir: a.tmp.path,
-		User: a.sandboxUser(), AllowNewPrivileges: true, Cgroup: a.cgroupDir()}, nil
+		User: a.sandboxUser(), AllowNewPrivileges: true, Keyrings: true, Cgroup: a.cgroupDir()}, nil
 }
 
 // writeTopFile makes a file above the build directory, then gives all that is there to the builder.
@@ -133,8 +135,8 @@ func (a *attempt) writeTopFile(name string, contents []byte) error {
 // awaitExternal waits until the program says that the builder's world is set up: by a line that begins with the byte 2.
 // What it says before is for those who look for errors.
 func (a *attempt) awaitExternal(p *sandbox.Process) error {
-	said, err := readHandshake(p.Output())
-	if err == nil {
+	said, told, err := readHandshake(p.Output())
+	if err == nil && told == nil {
 		for _, line := range said {
 			a.j.feed.Message(activity.Debug, "sandbox setup: "+line)
 		}
@@ -149,6 +151,9 @@ func (a *attempt) awaitExternal(p *sandbox.Process) error {
 	if waitErr != nil {
 		return waitErr
 	}
+	if told != nil {
+		return &traceError{"while setting up the build environment", told}
+	}
 	status := "succeeded"
 	if res.Signal != 0 || res.ExitCode != 0 {
 		status = statusText(res)
@@ -157,30 +162,81 @@ func (a *attempt) awaitExternal(p *sandbox.Process) error {
 		a.dir.Print(a.j.drvPath), status, strings.Join(said, "|")), err}
 }
 
-// readHandshake reads lines up to the one that says that all is well, byte by byte: what follows is the builder's.
-func readHandshake(r io.Reader) (said []string, err error) {
-	// What a program has to tell of a setup fits many times.
-	const most = 64 << 10
+// mostHandshake bounds what a program may say before it is ready: what it has to tell of a setup fits many times.
+const mostHandshake = 64 << 10
+
+// readHandshake reads lines up to the one that says that all is well, byte by byte: what follows is the builder's. After
+// one that begins with the byte 1 comes an error, which is told.
+func readHandshake(r io.Reader) (said []string, told, err error) {
 	var line []byte
 	char := make([]byte, 1)
-	for range most {
+	for range mostHandshake {
 		n, err := r.Read(char)
 		switch {
 		case n == 0 && err == io.EOF:
-			return said, errors.New("unexpected EOF reading a line")
+			return said, nil, errors.New("unexpected EOF reading a line")
 		case n == 0 && err != nil:
-			return said, err
+			return said, nil, err
 		case n == 0:
 		case char[0] != '\n':
 			line = append(line, char[0])
 		case len(line) > 0 && line[0] == 2:
-			return said, nil
+			return said, nil, nil
+		case len(line) > 0 && line[0] == 1:
+			told, err = readToldError(wire.NewReader(io.LimitReader(r, mostHandshake)))
+			return said, told, err
 		default:
 			said = append(said, string(line))
 			line = line[:0]
 		}
 	}
-	return nil, fmt.Errorf("the external builder has not said after %d bytes that it is ready", most)
+	return nil, nil, fmt.Errorf("the external builder has not said after %d bytes that it is ready", mostHandshake)
+}
+
+// readToldError reads an error as upstream's processes pass it on to one another (libutil/serialise.cc, readError).
+func readToldError(r *wire.Reader) (told, err error) {
+	if kind, err := r.String(mostHandshake); err != nil || kind != "Error" {
+		return nil, cmp.Or(err, fmt.Errorf("the external builder's error is of the unknown kind '%s'", kind))
+	}
+	if _, err := r.Uint64(); err != nil { // level
+		return nil, err
+	}
+	if _, err := r.String(mostHandshake); err != nil { // once a name
+		return nil, err
+	}
+	msg, err := r.String(mostHandshake)
+	if err != nil {
+		return nil, err
+	}
+	if err := readNoPosition(r); err != nil {
+		return nil, err
+	}
+	count, err := r.Count(mostHandshake / 16)
+	if err != nil {
+		return nil, err
+	}
+	traces := make([]string, count)
+	for i := range traces {
+		if err := readNoPosition(r); err != nil {
+			return nil, err
+		}
+		if traces[i], err = r.String(mostHandshake); err != nil {
+			return nil, err
+		}
+	}
+	told = errorf("%s", plain(msg))
+	for _, trace := range slices.Backward(traces) {
+		told = &traceError{trace, told}
+	}
+	return told, nil
+}
+
+func readNoPosition(r *wire.Reader) error {
+	position, err := r.Uint64()
+	if err == nil && position != 0 {
+		err = errors.New("the external builder's error has a position")
+	}
+	return err
 }
 
 // notExecuted is the error of a program that cannot be started.

@@ -1,7 +1,9 @@
 package build
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -117,6 +119,46 @@ func TestExternalBuilderTaskText(t *testing.T) {
 	}
 }
 
+// toldError is an error as upstream's processes tell it, for printf.
+func toldError(kind, msg string, traces ...string) string {
+	var b strings.Builder
+	number := func(n int) { fmt.Fprintf(&b, `\%o\0\0\0\0\0\0\0`, n) }
+	text := func(s string) {
+		length := len(strings.ReplaceAll(s, `\033`, "x"))
+		number(length)
+		b.WriteString(s + strings.Repeat(`\0`, -length&7))
+	}
+	b.WriteString(`\1\n`)
+	text(kind)
+	number(0)
+	text("")
+	text(msg)
+	number(0)
+	number(len(traces))
+	for _, trace := range traces {
+		number(0)
+		text(trace)
+	}
+	return b.String()
+}
+
+// FuzzHandshake: whatever a program says, it is one of the three: ready, an error told, or an error.
+func FuzzHandshake(f *testing.F) {
+	f.Add([]byte("one\ntwo\n\x02\nrest"))
+	f.Add([]byte("\x01\n\x05\x00\x00\x00\x00\x00\x00\x00Error\x00\x00\x00"))
+	f.Add([]byte("\x01\n"))
+	f.Add([]byte("no end"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		said, told, err := readHandshake(bytes.NewReader(data))
+		if told != nil && err != nil {
+			t.Errorf("told %v, and %v", told, err)
+		}
+		if len(said) > len(data) {
+			t.Errorf("%d lines in %d bytes", len(said), len(data))
+		}
+	})
+}
+
 // TestExternalBuilderFails has programs that never say that they are ready, or cannot be run, or may not.
 func TestExternalBuilderFails(t *testing.T) {
 	tests := []struct {
@@ -130,6 +172,12 @@ func TestExternalBuilderFails(t *testing.T) {
 		{name: "says nothing", script: "exec >&- 2>&-; exec sleep 1000", want: "unexpected EOF reading a line",
 			trace: "while waiting for the build environment for 'DRV' to initialize (failed due to signal 9 (Killed), previous messages: )"},
 		{name: "says too much", script: "exec cat /dev/zero", want: "the external builder has not said after 65536 bytes that it is ready",
+			trace: "while waiting for the build environment for 'DRV' to initialize (failed due to signal 9 (Killed), previous messages: )"},
+		{name: "tells an error", script: "echo one; printf '" + toldError("Error", "all is \\033[1mlost\\033[0m", "outer", "inner") + "'; sleep 1000",
+			trace: "while setting up the build environment\nouter\ninner", want: "all is lost"},
+		{name: "tells half an error", script: `printf '\1\n'; printf '\5\0\0\0\0\0\0\0Err'`, want: "unexpected EOF",
+			trace: "while waiting for the build environment for 'DRV' to initialize (succeeded, previous messages: )"},
+		{name: "tells something else", script: "printf '" + toldError("Exit", "") + "'; exec sleep 1000", want: "the external builder's error is of the unknown kind 'Exit'",
 			trace: "while waiting for the build environment for 'DRV' to initialize (failed due to signal 9 (Killed), previous messages: )"},
 		{name: "cannot be run", change: func(s *settings.Settings) { s.ExternalBuilders[1].Program = "/no/such/program" },
 			trace: "while setting up the build environment", want: `executing "/no/such/program": No such file or directory`},
@@ -159,7 +207,7 @@ func TestExternalBuilderFails(t *testing.T) {
 			if traced, ok := err.(interface{ Traces() []string }); ok {
 				traces = traced.Traces()
 			}
-			if tt.trace != "" && !slices.Equal(traces, []string{strings.ReplaceAll(tt.trace, "DRV", w.print(drv))}) {
+			if tt.trace != "" && !slices.Equal(traces, strings.Split(strings.ReplaceAll(tt.trace, "DRV", w.print(drv)), "\n")) {
 				t.Errorf("traces %q, want %q", traces, tt.trace)
 			}
 			if got := w.log.activities(activity.Build); len(got) != 0 {

@@ -2,9 +2,11 @@ package build
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -127,7 +129,7 @@ func TestHostileAccomplice(t *testing.T) {
 			}
 			close(stop)
 			swapping.Wait()
-			w.removeDisturbed()
+			w.nothingDisturbed()
 			if now := w.state(victims); fmt.Sprint(now) != fmt.Sprint(before) {
 				t.Fatalf("the host is changed: %v, was %v", now, before)
 			}
@@ -136,17 +138,15 @@ func TestHostileAccomplice(t *testing.T) {
 	})
 }
 
-// removeDisturbed deletes what could not be deleted while somebody kept changing it.
-func (w *world) removeDisturbed() {
+// nothingDisturbed looks for what could not be deleted while somebody kept changing it.
+func (w *world) nothingDisturbed() {
 	w.Helper()
 	chroots, err := filepath.Glob(w.root + "/store/*.chroot")
 	if err != nil {
 		w.Fatal(err)
 	}
-	for _, dir := range append(w.keptDirs(), chroots...) {
-		if err := removeTree(w.store, dir); err != nil {
-			w.Error(err)
-		}
+	if left := append(w.keptDirs(), chroots...); len(left) != 0 {
+		w.Errorf("left behind: %q", left)
 	}
 }
 
@@ -256,7 +256,7 @@ func TestHostileBuildDir(t *testing.T) {
 			}
 			close(stop)
 			swapping.Wait()
-			w.removeDisturbed()
+			w.nothingDisturbed()
 			if now := w.state(victims); fmt.Sprint(now) != fmt.Sprint(before) {
 				t.Fatalf("the host is changed: %v, was %v", now, before)
 			}
@@ -317,3 +317,56 @@ func uidOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) 
 
 // unlinked is the path without any links.
 func unlinked(name string) (string, error) { return filepath.EvalSymlinks(name) }
+
+// TestRemoveWhileMaking deletes a tree whose owner goes on making things in it.
+func TestRemoveWhileMaking(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to be somebody else")
+	}
+	w := newWorld(t)
+	for _, script := range []string{
+		"while :; do mkdir -p d/e/f; : > d/e/$i; i=$((i+1)); done",
+		"mkdir a b c; while :; do mkdir -p a/x b/y; mv a c/ ; mv c/a .; ln -s / a/l$i; i=$((i+1)); done",
+	} {
+		dir := w.root + "/store/made"
+		if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(filepath.Dir(w.root), 0o755), os.Chmod(w.root, 0o755), os.Chown(dir, int(firstTestUID), int(testGID))); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sh", "-c", "echo; exec >/dev/null 2>&1; "+script)
+		cmd.Dir = dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: &syscall.Credential{Uid: firstTestUID, Gid: testGID}}
+		begun, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := begun.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		w.until(func() bool {
+			entries, _ := os.ReadDir(dir)
+			return len(entries) > 0
+		})
+		if err := removeTree(w.store, dir); err != nil {
+			t.Errorf("%s: %v", script, err)
+		}
+		if _, err := os.Lstat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s: still there: %v", script, err)
+		}
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		cmd.Wait()
+	}
+}
+
+// TestRemoveGivesUp: an error that does not come from others is told at once.
+func TestRemoveGivesUp(t *testing.T) {
+	if isDisturbed(fmt.Errorf("delete: %w", unix.EROFS)) || isDisturbed(nil) || !isDisturbed(fmt.Errorf("delete: %w", unix.ENOTEMPTY)) {
+		t.Error("errors are told apart wrongly")
+	}
+	w := newWorld(t)
+	if err := removeTree(w.store, w.root+"/store/nothing"); err != nil {
+		t.Errorf("nothing to delete: %v", err)
+	}
+}

@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 		attackFromNamespace()
 	case "nested":
 		attackNested()
+	case "keyrings":
+		attack(keyrings())
 	case "attributes":
 		leaveAttributes(os.Args[1:])
 	case "pass":
@@ -302,6 +304,11 @@ func kernel() []escape {
 		{"become root", func() error { return unix.Setresuid(0, 0, 0) }},
 		{"drop groups", func() error { return unix.Setgroups([]int{0}) }},
 	}
+	return append(list, keyrings()...)
+}
+
+func keyrings() []escape {
+	var list []escape
 	for name, ring := range map[string]int{"session": unix.KEY_SPEC_SESSION_KEYRING, "user's": unix.KEY_SPEC_USER_KEYRING, "user's session": unix.KEY_SPEC_USER_SESSION_KEYRING} {
 		list = append(list,
 			escape{"find the " + name + " keyring", func() error { _, err := unix.KeyctlGetKeyringID(ring, false); return err }},

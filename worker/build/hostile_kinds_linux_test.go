@@ -14,6 +14,7 @@ import (
 
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/sandbox/buildusers"
+	"nixdaemon/sandbox/cgroup"
 	"nixdaemon/worker/settings"
 )
 
@@ -152,6 +153,35 @@ func TestHostileAttributes(t *testing.T) {
 	})
 }
 
+// TestHostileKeyrings: without the filter, too, no builder reaches the daemon's keyrings, or leaves keys to the next.
+func TestHostileKeyrings(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	test := func(t *testing.T, w *world, program string) {
+		t.Helper()
+		w.set(func(s *settings.Settings) { s.FilterSyscalls = false })
+		w.mustBuild(w.drv("keyrings", hostileEnv+"=keyrings "+program+"; echo > $out"))
+		tried := 0
+		for _, line := range w.log.lines() {
+			if strings.HasPrefix(line, "ESCAPED") {
+				t.Error(line)
+			} else if strings.HasPrefix(line, "tried: ") && strings.HasSuffix(line, unix.ENOSYS.Error()) {
+				tried++
+			}
+		}
+		if tried != 6 {
+			t.Errorf("%d attempts failed as they should: %q", tried, w.log.lines())
+		}
+	}
+	inIsolation(t, func(t *testing.T, w *world) {
+		w.hostile()
+		test(t, w, "/hostile")
+	})
+	t.Run("not isolated", func(t *testing.T) { test(t, newWorld(t), exe) })
+}
+
 // TestHostileLog writes one endless line and all bytes that there are.
 func TestHostileLog(t *testing.T) {
 	inIsolation(t, func(t *testing.T, w *world) {
@@ -194,11 +224,7 @@ func TestHostileForks(t *testing.T) {
 		none(t)
 	})
 	t.Run("limited", func(t *testing.T) {
-		h := hierarchy(t)
-		if have, err := h.Controllers(); err != nil || !slices.Contains(have, "pids") {
-			t.Skipf("needs the cgroup controller 'pids': %v", err)
-		}
-		w := newWorld(t, in(h))
+		w := newWorld(t, in(limitable(t, cgroup.Limits{Processes: 30}, "pids")))
 		w.hostile()
 		w.set(func(s *settings.Settings) { s.MaxBuildProcesses, s.Timeout = 30, 5 })
 		res := w.build(w.drv("bomb", "bomb() { bomb | bomb & }; bomb; bomb; sleep 1000"))

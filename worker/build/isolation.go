@@ -128,6 +128,10 @@ func (a *attempt) isolation() (*sandbox.Isolation, error) {
 	if a.chroot.assembled != nil {
 		plan.assembly, plan.assembled = a.chroot.assembled.mounts, a.chroot.assembled.names
 	}
-	return &sandbox.Isolation{Root: a.chroot.mount, Entries: plan.entries(), IDs: ids, ShareNetwork: plan.network,
+	entries, err := a.addMade(plan.entries())
+	if err != nil {
+		return nil, err
+	}
+	return &sandbox.Isolation{Root: a.chroot.mount, Entries: entries, IDs: ids, ShareNetwork: plan.network,
 		DropGroups: a.set.RequireDropSupplementary}, nil
 }

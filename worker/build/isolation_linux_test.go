@@ -619,3 +619,46 @@ func TestTimed(t *testing.T) {
 		t.Errorf("%d builds, on average %+v", m.count, mean)
 	}
 }
+
+// TestStoreInSharedMemory has the store where builders get a file system of their own.
+func TestStoreInSharedMemory(t *testing.T) {
+	if !exists(devShm) {
+		t.Skipf("needs %s", devShm)
+	}
+	t.Setenv("TMPDIR", devShm)
+	w := newWorld(t)
+	w.isolate()
+	if !strings.HasPrefix(w.root, devShm+"/") {
+		t.Fatalf("the store is in %s", w.root)
+	}
+	in := w.source("input", "visible")
+	out := w.mustBuild(w.drv("a", "cat "+w.print(in)+" > $out; stat -f -c %T /dev/shm; echo > "+w.print(in)+" 2>/dev/null || echo read-only", needs(in)))
+	if got := w.read(out); got != "visible" {
+		t.Errorf("output %q", got)
+	}
+	if got := w.log.lines(); len(got) != 3 || got[0] != "tmpfs" || got[2] != "read-only" {
+		t.Errorf("log %q", got)
+	}
+	w.nothingLeft()
+}
+
+// TestMadeByHook: what a hook puts into the root that it is given is there for its build alone.
+func TestMadeByHook(t *testing.T) {
+	w := newWorld(t)
+	w.alone()
+	hook := w.root + "/hook"
+	script := "#!/bin/sh\ncase $1 in *-with.drv) echo made > $2/made; mkdir -p $2/opt/d $2/bin; echo deep > $2/opt/d/f; echo hidden > $2/bin/cat;; esac\n"
+	if err := os.WriteFile(hook, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.mustBuild(w.drv("before", "echo > $out"))
+	w.set(func(s *settings.Settings) { s.PreBuildHook = hook })
+	out := w.mustBuild(w.drv("with", "cat /made /opt/d/f > $out"))
+	if got := w.read(out); got != "made\ndeep\n" {
+		t.Errorf("with the hook: %q", got)
+	}
+	w.mustBuild(w.drv("without", "test ! -e /made && test ! -e /opt && echo > $out"))
+	w.set(func(s *settings.Settings) { s.PreBuildHook = "" })
+	w.mustBuild(w.drv("after", "test ! -e /made && test ! -e /opt && echo > $out"))
+	w.nothingLeft()
+}

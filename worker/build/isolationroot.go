@@ -15,6 +15,9 @@ import (
 // builtinProgram is where an isolated builder finds the daemon's binary, when that is what is to be executed.
 const builtinProgram = "/.nix-daemon"
 
+// devShm is where builders find theirs.
+const devShm = "/dev/shm"
+
 // rootPlan is all that decides what is in the root of an isolated builder. It knows no settings and looks at no disk.
 type rootPlan struct {
 	storeDir, realStoreDir string
@@ -37,6 +40,12 @@ type rootPlan struct {
 func (r *rootPlan) entries() []sandbox.Entry {
 	list := make([]sandbox.Entry, 0, len(r.inputs)-len(r.assembled)+len(r.paths)+24)
 	list = r.addEtc(list)
+	shm := sandbox.Entry{Kind: sandbox.EntryTmpfs, Target: devShm, Text: r.shmSize}
+	// It would hide a store that is in it.
+	shmFirst := isBelow(r.storeDir, devShm)
+	if shmFirst && r.shmSize != "" {
+		list = append(list, shm)
+	}
 	list = append(list,
 		sandbox.Entry{Kind: sandbox.EntryBind, Target: "/tmp", Source: r.tmp, Fresh: true},
 		sandbox.Entry{Kind: sandbox.EntryBind, Target: r.storeDir, Source: r.inner, Fresh: true, Assembly: r.assembly})
@@ -49,8 +58,8 @@ func (r *rootPlan) entries() []sandbox.Entry {
 	if r.manyIDs {
 		list = append(list, sandbox.Entry{Kind: sandbox.EntrySys, Target: "/sys"})
 	}
-	if r.shmSize != "" {
-		list = append(list, sandbox.Entry{Kind: sandbox.EntryTmpfs, Target: "/dev/shm", Text: r.shmSize})
+	if !shmFirst && r.shmSize != "" {
+		list = append(list, shm)
 	}
 	// Whoever shows the host's /dev has shown its terminals.
 	if r.pts && !userDev && !r.shows("/dev/pts") && !r.shows("/dev/ptmx") {

@@ -32,6 +32,8 @@ func (sched *Scheduler) rejectLocal(s *settings.Settings, drvPath storepath.Path
 		t = t.and(textf("\nReason: %s\nRequired system: '%s'\nCurrent system: '%s'", red("platform mismatch"), drv.Platform, s.System))
 	}
 	if lacks {
+		// The release that we report does not know this one.
+		available = slices.DeleteFunc(available, func(f string) bool { return f == derivation.FeatureBuilderRPC })
 		t = t.and(textf("\nReason: %s\nRequired features: {%s}\nAvailable features: {%s}", red("missing system features"),
 			plain(strings.Join(required, ", ")), plain(strings.Join(available, ", "))))
 	}

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path"
 	"strings"
 	"syscall"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/sandbox"
 )
 
 // runPreBuildHook runs the administrator's program that names more paths to show to the builder
@@ -93,4 +95,41 @@ func parsePreBuildHook(text string, paths sandboxPaths) error {
 			return errorf("unknown pre-build hook command '%s'", line)
 		}
 	}
+}
+
+// addMade shows what the hook has made in the directory that it was given as the builder's root, unless something else is
+// shown there: in upstream's sandbox that directory is the root.
+func (a *attempt) addMade(entries []sandbox.Entry) ([]sandbox.Entry, error) {
+	if a.set.PreBuildHook == "" {
+		return entries, nil
+	}
+	taken, above := make(map[string]sandbox.EntryKind, len(entries)), make(map[string]bool)
+	for i := range entries {
+		target := entries[i].Target
+		taken[target] = entries[i].Kind
+		for dir := path.Dir(target); !above[dir]; dir = path.Dir(dir) {
+			above[dir] = true
+		}
+	}
+	var made []sandbox.Entry
+	dirs := []string{"/"}
+	for len(dirs) > 0 {
+		dir := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		found, err := os.ReadDir(a.chroot.root + dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range found {
+			target := path.Join(dir, e.Name())
+			kind, there := taken[target]
+			switch {
+			case e.IsDir() && (there && kind == sandbox.EntryDir || !there && above[target]):
+				dirs = append(dirs, target)
+			case !there && !above[target]:
+				made = append(made, sandbox.Entry{Kind: sandbox.EntryBind, Target: target, Source: a.chroot.root + target})
+			}
+		}
+	}
+	return append(entries, made...), nil
 }

@@ -112,7 +112,7 @@ func (a *attempt) addHost(plan *rootPlan, paths sandboxPaths) error {
 			paths.setDefault(node, hostPath{source: node, follow: true, readOnly: true})
 		}
 	}
-	if exists("/dev/shm") {
+	if exists(devShm) {
 		plan.shmSize = a.set.SandboxDevShmSize
 	}
 	plan.pts = exists("/dev/pts/ptmx")

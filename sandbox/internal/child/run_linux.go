@@ -76,11 +76,12 @@ func (m *Image) Finish(pid int) (int, *Failure) {
 // Kept is the result of the step with plan.ResultKeep, once the child has ended without a failure.
 func (m *Image) Kept() int { return int(atomic.LoadUintptr(&m.report.kept)) }
 
-// Reap waits for a child that is ending.
-func Reap(pid int) {
+// Reap waits for a child that is ending, and returns how it has ended.
+func Reap(pid int) unix.WaitStatus {
+	var status unix.WaitStatus
 	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
-			return
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			return status
 		}
 	}
 }
