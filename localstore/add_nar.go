@@ -111,17 +111,19 @@ func (s *Store) checkContents(ctx context.Context, dir *fstree.Dir, name string,
 
 // HashContents hashes a tree on disk as a content address of that method does, with every occurrence of selfHashPart
 // replaced by zeros; "" replaces nothing.
-func (s *Store) HashContents(ctx context.Context, realPath string, method storepath.Method, algo nixhash.Algo, selfHashPart string) (nixhash.Hash, error) {
-	h := s.acquire()
-	defer h.release()
-	dir, name, closeDir, err := h.split(realPath)
-	if err != nil {
-		return nixhash.Hash{}, err
-	}
-	defer closeDir()
-	if method == storepath.MethodGit {
-		return dir.HashGit(ctx, name, algo)
-	}
+func (s *Store) HashContents(ctx context.Context, realPath string, method storepath.Method, algo nixhash.Algo, selfHashPart string) (hash nixhash.Hash, err error) {
+	err = s.at(realPath, func(_ *handle, dir *fstree.Dir, name string) error {
+		if method == storepath.MethodGit {
+			hash, err = dir.HashGit(ctx, name, algo)
+		} else {
+			hash, err = s.hashModulo(ctx, dir, name, method, algo, selfHashPart)
+		}
+		return err
+	})
+	return hash, err
+}
+
+func (s *Store) hashModulo(ctx context.Context, dir *fstree.Dir, name string, method storepath.Method, algo nixhash.Algo, selfHashPart string) (nixhash.Hash, error) {
 	sum := newHashWriter(algo)
 	defer sum.stop()
 	var out io.Writer = sum
@@ -129,6 +131,7 @@ func (s *Store) HashContents(ctx context.Context, realPath string, method storep
 	if selfHashPart != "" {
 		out = modulo
 	}
+	var err error
 	if method == storepath.MethodNAR {
 		err = dir.Dump(ctx, name, out, fstree.DumpOptions{CaseHack: s.opts.CaseHack})
 	} else {

@@ -145,37 +145,30 @@ func (s *Store) validOf(ctx context.Context, h *handle, paths []storepath.Path, 
 	return found, nil
 }
 
-// AllValidPaths gives every valid path, sorted.
-func (s *Store) AllValidPaths(ctx context.Context) ([]storepath.Path, error) {
+// listed reads paths as the database has them.
+func (s *Store) listed(ask func(*handle) ([]string, error)) ([]storepath.Path, error) {
 	h := s.acquire()
 	defer h.release()
-	texts, err := h.db.AllPaths(ctx)
+	texts, err := ask(h)
 	if err != nil {
 		return nil, err
 	}
 	return s.parsePaths(texts)
+}
+
+// AllValidPaths gives every valid path, sorted.
+func (s *Store) AllValidPaths(ctx context.Context) ([]storepath.Path, error) {
+	return s.listed(func(h *handle) ([]string, error) { return h.db.AllPaths(ctx) })
 }
 
 // Referrers gives the valid paths that refer to p, sorted, itself included if it does. An invalid path has none.
 func (s *Store) Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error) {
-	h := s.acquire()
-	defer h.release()
-	texts, err := h.db.Referrers(ctx, s.opts.StoreDir.Print(p))
-	if err != nil {
-		return nil, err
-	}
-	return s.parsePaths(texts)
+	return s.listed(func(h *handle) ([]string, error) { return h.db.Referrers(ctx, s.opts.StoreDir.Print(p)) })
 }
 
 // ValidDerivers gives the valid derivations that have p among their outputs, sorted; p itself need not be valid.
 func (s *Store) ValidDerivers(ctx context.Context, p storepath.Path) ([]storepath.Path, error) {
-	h := s.acquire()
-	defer h.release()
-	texts, err := h.db.ValidDerivers(ctx, s.opts.StoreDir.Print(p))
-	if err != nil {
-		return nil, err
-	}
-	return s.parsePaths(texts)
+	return s.listed(func(h *handle) ([]string, error) { return h.db.ValidDerivers(ctx, s.opts.StoreDir.Print(p)) })
 }
 
 // DerivationOutputs gives the output paths of a valid derivation that are known without building it, by output name;

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nixdaemon/localstore/internal/db"
+	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/pathinfo"
@@ -291,15 +292,12 @@ func (s *Store) DeletePath(ctx context.Context, p storepath.Path) (freed uint64,
 // DeleteTree deletes whatever is at that place, in the store or elsewhere, and tells how many bytes that freed.
 // It is no error if there is nothing.
 func (s *Store) DeleteTree(ctx context.Context, realPath string) (freed uint64, err error) {
-	h := s.acquire()
-	defer h.release()
-	dir, name, closeDir, err := h.split(realPath)
+	err = s.at(realPath, func(_ *handle, dir *fstree.Dir, name string) error {
+		freed, err = dir.Delete(ctx, name)
+		return err
+	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return freed, nil
 	}
-	if err != nil {
-		return 0, err
-	}
-	defer closeDir()
-	return dir.Delete(ctx, name)
+	return freed, err
 }
