@@ -172,6 +172,7 @@ func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("STORE", sc.scratch.path("store"))
 	env.Setenv("STATE", sc.scratch.path("var/nix"))
 	env.Setenv("LOGS", sc.scratch.path("var/log"))
+	env.Setenv("PROGRAM", sc.program.path)
 	env.Setenv("REFERENCE", shared.clients[referenceVersion].bin)
 	if err := os.Chmod(env.WorkDir, 0o777); err != nil {
 		return err

@@ -183,13 +183,26 @@ func (a *attempt) runElsewhere(machine Reservation, log *remoteLog) error {
 	a.beginOn(machine.Machine())
 	lines := &logLines{sink: &a.j.feed, id: a.activity, messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
 	err := machine.Build(a.ctx, Task{
-		Inputs: a.inputs, Wanted: wanted, Log: log,
+		Inputs: a.inputs, Wanted: wanted, Roots: jobRoots{a}, Log: log,
 		Output: &boundedLog{to: io.MultiWriter(lines, a.logFile), left: a.set.MaxBuildLogSize, bounded: a.set.MaxBuildLogSize > 0},
 	})
 	lines.end()
 	a.out.timesBuilt++
 	a.out.stopTime = a.now()
 	return err
+}
+
+// jobRoots are those of everybody who waits for the build.
+type jobRoots struct{ a *attempt }
+
+// Add implements session.Roots.
+func (r jobRoots) Add(ctx context.Context, paths ...storepath.Path) error {
+	for _, p := range paths {
+		if err := r.a.s.addRoot(ctx, r.a.j, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // errLogTooLong ends a build that prints too much.
@@ -229,7 +242,6 @@ func (a *attempt) remoteVerdict(err error) error {
 
 // takeOutputs finds the outputs that were brought back.
 func (a *attempt) takeOutputs() error {
-	before := a.outputs
 	if err := a.lookForOutputs(); err != nil {
 		return err
 	}
@@ -240,10 +252,9 @@ func (a *attempt) takeOutputs() error {
 		}
 		a.out.outputs[name] = o.known
 		a.madePaths = append(a.madePaths, o.known)
-		if before[name].known.IsZero() {
-			if err := a.s.addRoot(a.ctx, a.j, o.known); err != nil {
-				return err
-			}
+		// Who brought them here may not have told who waits.
+		if err := a.s.addRoot(a.ctx, a.j, o.known); err != nil {
+			return err
 		}
 	}
 	a.madePaths = storepath.SortUnique(a.madePaths)

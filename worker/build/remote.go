@@ -7,6 +7,7 @@ import (
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 )
 
@@ -79,6 +80,8 @@ type Task struct {
 	Inputs []storepath.Path
 	// Wanted are the names of the outputs that are missing here, sorted.
 	Wanted []string
+	// Roots keeps what is brought here from being collected.
+	Roots session.Roots
 	// Log receives messages and activities.
 	Log RemoteLog
 	// Output receives what the builder prints where that arrives as a stream. When Write returns an error the build is to

@@ -204,7 +204,7 @@ func (w *errand) fetchOne(info *pathinfo.Info, m *meter) error {
 	}
 	in := &receiving{from: nar}
 	err = w.b.o.Store.AddNAR(w.ctx, info, io.TeeReader(in, m), localstore.AddOptions{
-		DontCheckSigs: true, Optimise: w.set.AutoOptimiseStore, Log: w.task.Log,
+		DontCheckSigs: true, Optimise: w.set.AutoOptimiseStore, Log: w.task.Log, Roots: w.task.Roots,
 		LocksHeld: func(storepath.Path) bool { return true },
 	})
 	closeErr := nar.Close()

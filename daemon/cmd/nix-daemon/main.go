@@ -19,6 +19,9 @@ func main() {
 	if darwinexec.Invoked(os.Args) {
 		os.Exit(darwinexec.Main(os.Args))
 	}
+	if daemon.BuildHookInvoked(os.Args) {
+		os.Exit(daemon.BuildHook(os.Args))
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	os.Exit(daemon.Main(signals))
