@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"zombiezen.com/go/sqlite"
 )
@@ -56,50 +57,80 @@ func (c *conn) loadGraph(ctx context.Context) (*Graph, error) {
 			return err
 		}
 		return c.each(stmtListOutputs, nil, func(s *sqlite.Stmt) error {
-			g.Outputs = append(g.Outputs, GraphOutput{Drv: nodes[s.ColumnInt64(0)], Path: s.ColumnText(1)})
+			if drv, ok := nodes.node(s.ColumnInt64(0)); ok {
+				g.Outputs = append(g.Outputs, GraphOutput{Drv: drv, Path: s.ColumnText(1)})
+			}
 			return checkEvery(ctx, len(g.Outputs))
 		})
 	})
 	return g, err
 }
 
-// loadNodes returns the node of each row number.
-func (c *conn) loadNodes(ctx context.Context, g *Graph) (map[int64]int32, error) {
-	nodes := make(map[int64]int32)
+// nodeIDs are the nodes' row numbers, which grow.
+type nodeIDs struct {
+	ids []int64
+	// nodes are those of the row numbers from the first on, plus one; 0 where there is no row. Nil if there are few rows
+	// in a wide range.
+	nodes []int32
+}
+
+// index prepares for looking numbers up.
+func (n *nodeIDs) index() {
+	if len(n.ids) == 0 {
+		return
+	}
+	span := n.ids[len(n.ids)-1] - n.ids[0] + 1
+	if span > 4*int64(len(n.ids))+1024 {
+		return
+	}
+	n.nodes = make([]int32, span)
+	for node, id := range n.ids {
+		n.nodes[id-n.ids[0]] = int32(node) + 1
+	}
+}
+
+func (n *nodeIDs) node(id int64) (int32, bool) {
+	if n.nodes == nil {
+		node, found := slices.BinarySearch(n.ids, id)
+		return int32(node), found
+	}
+	at := id - n.ids[0]
+	if at < 0 || at >= int64(len(n.nodes)) {
+		return 0, false
+	}
+	return n.nodes[at] - 1, n.nodes[at] > 0
+}
+
+func (c *conn) loadNodes(ctx context.Context, g *Graph) (*nodeIDs, error) {
+	n := &nodeIDs{}
 	err := c.each(stmtListNodes, nil, func(s *sqlite.Stmt) error {
-		nodes[s.ColumnInt64(0)] = int32(len(g.Paths))
+		n.ids = append(n.ids, s.ColumnInt64(0))
 		g.Paths = append(g.Paths, s.ColumnText(1))
 		g.Derivers = append(g.Derivers, s.ColumnText(2))
 		g.NarSizes = append(g.NarSizes, uint64(s.ColumnInt64(3)))
 		return checkEvery(ctx, len(g.Paths))
 	})
-	return nodes, err
+	n.index()
+	return n, err
 }
 
-// loadEdges sorts the edges by referrer: counted first, then placed.
-func (c *conn) loadEdges(ctx context.Context, g *Graph, nodes map[int64]int32) error {
-	var edges [][2]int32
-	g.RefStart = make([]int32, len(g.Paths)+1)
-	err := c.each(stmtListEdges, nil, func(s *sqlite.Stmt) error {
-		from, ok1 := nodes[s.ColumnInt64(0)]
-		to, ok2 := nodes[s.ColumnInt64(1)]
-		if ok1 && ok2 {
-			edges = append(edges, [2]int32{from, to})
-			g.RefStart[from+1]++
+// loadEdges reads the edges in the order of their referrers, which is that of the nodes.
+func (c *conn) loadEdges(ctx context.Context, g *Graph, nodes *nodeIDs) error {
+	g.RefStart = make([]int32, 1, len(g.Paths)+1)
+	endBefore := func(node int32) {
+		for len(g.RefStart) <= int(node) {
+			g.RefStart = append(g.RefStart, int32(len(g.Refs)))
 		}
-		return checkEvery(ctx, len(edges))
+	}
+	err := c.each(stmtListEdges, nil, func(s *sqlite.Stmt) error {
+		from, ok1 := nodes.node(s.ColumnInt64(0))
+		to, ok2 := nodes.node(s.ColumnInt64(1))
+		if ok1 && ok2 {
+			endBefore(from)
+			g.Refs = append(g.Refs, to)
+		}
+		return checkEvery(ctx, len(g.Refs))
 	})
-	if err != nil {
-		return err
-	}
-	for i := range g.Paths {
-		g.RefStart[i+1] += g.RefStart[i]
-	}
-	g.Refs = make([]int32, len(edges))
-	next := append([]int32(nil), g.RefStart...)
-	for _, e := range edges {
-		g.Refs[next[e[0]]] = e[1]
-		next[e[0]]++
-	}
-	return nil
+	endBefore(int32(len(g.Paths)))
+	return err
 }

@@ -1,1 +1,1 @@
-select referrer, reference from Refs
+select referrer, reference from Refs order by referrer
