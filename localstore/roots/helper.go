@@ -25,6 +25,9 @@ const (
 func (o *Options) helper(ctx context.Context) ([]candidate, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", o.HelperSocket)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		var errno syscall.Errno
 		if errors.As(err, &errno) {
 			err = errno
