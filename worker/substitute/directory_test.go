@@ -101,3 +101,29 @@ func TestDirectoryHostile(t *testing.T) {
 		t.Errorf("the file outside is %q, %v", data, err)
 	}
 }
+
+// breaking is contents that end with an error.
+type breaking struct{}
+
+func (breaking) Read([]byte) (int, error) { return 0, errors.New("cut off") }
+func (breaking) Close() error             { return nil }
+
+// TestPutBreaksOff leaves what was there, and nothing else.
+func TestPutBreaksOff(t *testing.T) {
+	dir := t.TempDir()
+	d := openDirectory(t, dir)
+	if err := d.Put(t.Context(), Asker{}, "x/y", textObject("whole", "")); err != nil {
+		t.Fatal(err)
+	}
+	o := Object{Open: func() (io.ReadCloser, int64, error) { return breaking{}, 5, nil }}
+	if err := d.Put(t.Context(), Asker{}, "x/y", o); err == nil || !strings.Contains(err.Error(), "cut off") {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "x"))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left %v, %v", entries, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "x/y")); err != nil || string(data) != "whole" {
+		t.Errorf("contents %q, %v", data, err)
+	}
+}

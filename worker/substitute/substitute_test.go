@@ -221,7 +221,7 @@ func TestUnopenable(t *testing.T) {
 	}
 }
 
-func mustPath(t *testing.T, base string) storepath.Path {
+func mustPath(t testing.TB, base string) storepath.Path {
 	p, err := storepath.ParseBase(base)
 	if err != nil {
 		t.Fatal(err)
