@@ -277,5 +277,5 @@ func (o opener) openPeer(ctx context.Context, a substitute.Asker, ref settings.S
 	if err != nil {
 		return nil, err
 	}
-	return substitute.OpenPeer(ctx, a, store)
+	return substitute.OpenPeer(a, store), nil
 }

@@ -15,15 +15,12 @@ type Peer struct{ store peer.Store }
 
 var _ Source = (*Peer)(nil)
 
-// OpenPeer connects, so that one that cannot be reached is known as such, and warns of parameters that mean nothing.
-func OpenPeer(ctx context.Context, a Asker, store peer.Store) (*Peer, error) {
+// OpenPeer warns of parameters that mean nothing. Nobody is connected to before there is a question, as upstream does.
+func OpenPeer(a Asker, store peer.Store) *Peer {
 	for _, name := range store.Config().Unknown {
 		warn(a.Log, errorf(nil, "unknown setting '%s'", name))
 	}
-	if err := store.Connect(ctx); err != nil {
-		return nil, err
-	}
-	return &Peer{store}, nil
+	return &Peer{store}
 }
 
 // URI names the store in messages.
