@@ -11,11 +11,15 @@ import (
 // that nobody is going to look at after a power cut needs it.
 type linkSync struct {
 	durable map[uint64]struct{} // inodes of links whose contents are on disk
-	synced  time.Time           // files unchanged since then are; zero if nothing was synced
+	synced  time.Time           // when the file system was synced last: files unchanged since then are; zero for never
 }
 
-// clockSlack is by how much the times that file systems note are behind the clock at most.
-const clockSlack = time.Second
+// By how much the times that file systems note are behind the clock at most: those that note whole seconds, and those that
+// note the time of the kernel's last tick.
+const (
+	secondsSlack = time.Second
+	ticksSlack   = 20 * time.Millisecond
+)
 
 // begin syncs the file system, and so what links have been so far.
 func (l *linkSync) begin(store *Dir, known map[uint64]struct{}) error {
@@ -23,7 +27,7 @@ func (l *linkSync) begin(store *Dir, known map[uint64]struct{}) error {
 	if err := store.SyncFS(); err != nil {
 		return err
 	}
-	l.synced = start.Add(-clockSlack)
+	l.synced = start
 	l.durable = make(map[uint64]struct{}, len(known))
 	for ino := range known {
 		l.durable[ino] = struct{}{}
@@ -33,7 +37,11 @@ func (l *linkSync) begin(store *Dir, known map[uint64]struct{}) error {
 
 // unchanged tells whether a file was left alone since the file system was synced.
 func (l *linkSync) unchanged(st *unix.Stat_t) bool {
-	return time.Unix(st.Ctim.Unix()).Before(l.synced)
+	slack := secondsSlack
+	if st.Ctim.Nsec != 0 {
+		slack = ticksSlack
+	}
+	return time.Unix(st.Ctim.Unix()).Before(l.synced.Add(-slack))
 }
 
 // syncLink makes a link's contents durable, if that is wanted and not yet known.
