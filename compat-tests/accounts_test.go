@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -69,7 +70,9 @@ func withAccounts(t testing.TB, s scratch, argv []string) []string {
 		}
 	}
 	for name, text := range map[string]string{"passwd": passwd, "group": group} {
-		if err := os.WriteFile(s.path("etc", name), []byte(text), 0o644); err != nil {
+		// A server of before may still read the file that it was shown: a new one takes its place.
+		next := s.path("etc", name+".next")
+		if err := errors.Join(os.WriteFile(next, []byte(text), 0o644), os.Rename(next, s.path("etc", name))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -163,13 +163,38 @@ func (d *daemon) stop() error {
 	return nil
 }
 
+// kill ends the main process and those that it has started, supervisor and
+// server, at once, as a lack of memory or a power cut does.
+func (d *daemon) kill() {
+	servers := childrenOf(d.cmd.Process.Pid)
+	d.cmd.Process.Kill()
+	for _, pid := range servers {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	<-d.exited
+}
+
+// childrenOf are the processes that one has started; Linux only, elsewhere none.
+func childrenOf(pid int) []int {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	var pids []int
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, child)
+			}
+		}
+	}
+	return pids
+}
+
 // cleanup makes sure that nothing goes on, however the test went.
 func (d *daemon) cleanup(t testing.TB) {
 	select {
 	case <-d.exited:
 	default:
-		d.cmd.Process.Kill()
-		<-d.exited
+		d.kill()
 	}
 	for _, p := range d.scratch.processes() {
 		syscall.Kill(p, syscall.SIGKILL)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -133,32 +132,31 @@ func (k *killer) strike() {
 		k.killBuilder()
 		time.Sleep(time.Duration(k.luck.Int64N(int64(20 * time.Millisecond))))
 	}
-	k.daemon.cmd.Process.Kill()
-	<-k.daemon.exited
 	k.kills++
-	k.start()
+	switch main := k.daemon.cmd.Process.Pid; k.luck.IntN(3) {
+	case 0:
+		k.daemon.kill()
+		k.start()
+	case 1: // the supervisor alone: its server finishes with the clients that it has, beside the next one
+		k.daemon.cmd.Process.Kill()
+		<-k.daemon.exited
+		k.start()
+	default: // the server alone: the supervisor starts another
+		for _, pid := range childrenOf(main) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
-// killBuilder kills a process that the daemon has started, if there is any.
+// killBuilder kills a process that a server has started, if there is any.
 func (k *killer) killBuilder() {
-	pids := childrenOf(k.daemon.cmd.Process.Pid)
+	var pids []int
+	for _, server := range childrenOf(k.daemon.cmd.Process.Pid) {
+		pids = append(pids, childrenOf(server)...)
+	}
 	if len(pids) > 0 && syscall.Kill(pids[k.luck.IntN(len(pids))], syscall.SIGKILL) == nil {
 		k.builders++
 	}
-}
-
-func childrenOf(pid int) []int {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	var pids []int
-	for _, list := range lists {
-		text, _ := os.ReadFile(list)
-		for _, field := range strings.Fields(string(text)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				pids = append(pids, child)
-			}
-		}
-	}
-	return pids
 }
 
 // realBuilds builds with the real client, whose success is a promise, too.

@@ -158,10 +158,8 @@ func TestServerKilled(t *testing.T) {
 		d := startDaemon(t, s, shared.daemon, daemonOptions{})
 		cmd, begun, proceed := s.startWaiting(t, c, "killed")
 		begun()
-		for _, pid := range s.processes() {
-			if parent(pid) == d.cmd.Process.Pid {
-				syscall.Kill(pid, syscall.SIGKILL)
-			}
+		for _, pid := range childrenOf(d.cmd.Process.Pid) {
+			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		if err := cmd.Wait(); err == nil {
 			t.Error("the client has not noticed")
@@ -200,18 +198,6 @@ func (s scratch) startWaiting(t *testing.T, c client, name string) (cmd *exec.Cm
 		}
 	}
 	return cmd, begun, proceed
-}
-
-// parent is the process that started one; 0 if that is not known.
-func parent(pid int) int {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(status)) {
-		var ppid int
-		if n, _ := fmt.Sscanf(line, "PPid: %d", &ppid); n == 1 {
-			return ppid
-		}
-	}
-	return 0
 }
 
 func TestSocketPathFromEnvironment(t *testing.T) {

@@ -200,8 +200,7 @@ func recordLoad(t *testing.T, c powerCase, dir string) (scratch, *trace) {
 	}
 	time.Sleep(c.idle)
 	tr.end, tr.ended = disk.Position(), time.Now()
-	d.cmd.Process.Kill()
-	<-d.exited
+	d.kill()
 	if err := s.awaitQuiet(); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +256,8 @@ func afterCut(t *testing.T, s scratch, tr *trace, c powerCase, image string, at 
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := unmount(); err != nil {
+		// A process that is ending belongs to nobody any more, but has its files open for a moment.
+		if err := poll(waitLimit, unmount); err != nil {
 			t.Fatal(err)
 		}
 	}()
@@ -272,8 +272,7 @@ func afterCut(t *testing.T, s scratch, tr *trace, c powerCase, image string, at 
 		return p.Position <= at && (p.Released < 0 || p.Released > at) && cutTime.Sub(p.At) >= c.lag
 	})
 	if err != nil {
-		d.cmd.Process.Kill()
-		<-d.exited
+		d.kill()
 		if err := s.awaitQuiet(); err != nil {
 			t.Fatal(err)
 		}

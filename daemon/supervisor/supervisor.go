@@ -45,7 +45,7 @@ const (
 	abortTime = 5 * time.Second
 )
 
-// StartError is returned when the first server ended before it was ready. It has said why.
+// StartError is returned when the first server gave up before it was ready. It has said why.
 type StartError struct{ State *os.ProcessState }
 
 func (e *StartError) Error() string { return fmt.Sprintf("the server ended at once: %v", e.State) }
@@ -205,7 +205,8 @@ func (s *Supervisor) ended(v *server, how *os.ProcessState) error {
 		s.o.Log.Info().Int("pid", v.pid).Stringer("end", how).Msg("a server has finished")
 	case s.leaving > 0:
 		s.current = nil
-	case !s.ready:
+	case !s.ready && how.ExitCode() >= 0:
+		// It has found that it cannot serve; killed it would have said nothing of the kind.
 		return &StartError{how}
 	default:
 		s.current = nil

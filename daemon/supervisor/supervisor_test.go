@@ -52,6 +52,10 @@ func serve(kind string) int {
 		}
 	}
 	control.Patience()
+	if kind == "slow" {
+		control.Status(fmt.Sprint("kind slow ", os.Getpid()))
+		select {}
+	}
 	control.Status("kind " + kind)
 	var wait sync.WaitGroup
 	var clients atomic.Int64
@@ -99,6 +103,7 @@ type world struct {
 
 	mu   sync.Mutex
 	said []string
+	pid  int // of a slow server
 	more chan struct{}
 }
 
@@ -162,6 +167,7 @@ func (w *world) notify(state string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.said = append(w.said, state)
+	fmt.Sscanf(state, "STATUS=kind slow %d", &w.pid)
 	select {
 	case w.more <- struct{}{}:
 	default:
@@ -303,6 +309,21 @@ func TestNeverStarts(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	w.ended <- nil
+}
+
+// One that is killed before it was ready is replaced as any.
+func TestKilledAtStart(t *testing.T) {
+	w := begin(t, "slow", nil)
+	w.hears("STATUS=kind slow ")
+	w.become("first")
+	w.mu.Lock()
+	pid := w.pid
+	w.mu.Unlock()
+	syscall.Kill(pid, syscall.SIGKILL)
+	w.hears("READY=1")
+	if c := w.client(); c.pid == pid {
+		t.Error("the dead answer")
+	}
 }
 
 func TestNoProgram(t *testing.T) {
