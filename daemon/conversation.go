@@ -27,7 +27,10 @@ func (b *local) converse(ctx context.Context, stream io.ReadWriter, peer Peer, w
 // those at the other end see it.
 func conversation(ctx context.Context, stream io.ReadWriter, cfg *config.Config, o serving.Options) error {
 	log := &plainLog{out: os.Stderr, level: activity.Level(cfg.Settings.Verbosity)}
-	o.Settings, o.Log, o.Quiet = cfg.Settings, log, log.quiet
+	// Whoever sees all of a builder's log needs not see its end again when it fails (SimpleLogger::isVerbose).
+	o.Settings = cfg.Settings.Clone()
+	o.Settings.LogLines = 0
+	o.Log, o.Quiet = log, log.quiet
 	err := serving.Serve(ctx, stream, o)
 	if err == nil {
 		return nil
