@@ -53,7 +53,8 @@ func (t *turns) done(s *served) {
 
 // socket reads and writes a connection. One goroutine at a time may read, one may write.
 type socket struct {
-	raw syscall.RawConn
+	raw    syscall.RawConn
+	seated bool
 
 	// Of the read under way, and of the write.
 	in, out struct {
@@ -72,18 +73,26 @@ func newSocket(conn *net.UnixConn) (*socket, error) {
 	}
 	s := &socket{raw: raw}
 	s.recv, s.send = s.receive, s.transmit
+	return s, nil
+}
+
+// seat makes calls wait that do not say that they shall not. Many connections are too short for it.
+func (s *socket) seat() error {
+	if s.seated {
+		return nil
+	}
 	wait := unix.NsecToTimeval(int64(sitTime))
 	var set error
-	err = raw.Control(func(fd uintptr) {
-		// What shall not wait says so each time.
-		if set = unix.SetNonblock(int(fd), false); set == nil {
-			set = unix.SetsockoptTimeval(int(fd), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
+	err := s.raw.Control(func(fd uintptr) {
+		if set = unix.SetsockoptTimeval(int(fd), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); set == nil {
+			set = unix.SetNonblock(int(fd), false)
 		}
 	})
 	if err == nil {
 		err = os.NewSyscallError("prepare socket", set)
 	}
-	return s, err
+	s.seated = err == nil
+	return err
 }
 
 // read reads what there is, and waits for it in the kernel first if sit is set.
@@ -93,6 +102,9 @@ func (s *socket) read(p []byte, sit bool) (int, error) {
 	}
 	s.in.buf, s.in.flags = p, unix.MSG_DONTWAIT
 	if sit {
+		if err := s.seat(); err != nil {
+			return 0, err
+		}
 		s.in.flags = 0
 	}
 	err := s.raw.Read(s.recv)
