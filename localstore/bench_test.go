@@ -24,8 +24,8 @@ import (
 func benchText(i int) string { return strings.Repeat("0123456789abcde", 100) + fmt.Sprint(i) }
 
 func BenchmarkAddText(b *testing.B) {
-	reportCPU(b)
 	s := open(b, nil)
+	reportCPU(b)
 	for i := 0; b.Loop(); i++ {
 		addText(b, s, "text", benchText(i))
 	}
@@ -55,8 +55,8 @@ func tinyNAR(i int) ([]byte, *pathinfo.Info) {
 }
 
 func BenchmarkAddNARTiny(b *testing.B) {
-	reportCPU(b)
 	s := open(b, nil)
+	reportCPU(b)
 	roots := s.NewTempRoots()
 	defer roots.Close()
 	for i := 0; b.Loop(); i++ {
@@ -70,8 +70,8 @@ func BenchmarkAddNARTiny(b *testing.B) {
 }
 
 func BenchmarkImportTiny(b *testing.B) {
-	reportCPU(b)
 	s := open(b, nil)
+	reportCPU(b)
 	roots := s.NewTempRoots()
 	defer roots.Close()
 	im := s.NewImport(AddOptions{Roots: roots})
