@@ -62,7 +62,7 @@ func (o *Options) loginError(ctx context.Context, err error) error {
 	case ctx.Err() != nil || o.Name == "":
 		return fmt.Errorf("log in to daemon: %w", err)
 	}
-	return fmt.Errorf("cannot open connection to remote store '%s': %v", o.Name, err)
+	return fmt.Errorf("cannot open connection to remote store '%s': error: %v", o.Name, err)
 }
 
 func (c *Conn) login(o Options) error {

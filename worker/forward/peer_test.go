@@ -304,7 +304,7 @@ func TestNoDaemon(t *testing.T) {
 	})
 	c = connect(t, outer{socket: junk}.serve(t), "", 0, nil)
 	_, err := c.IsValid(t.Context(), somePath)
-	if got := message(err); got != "cannot open connection to remote store 'unix://"+junk+"': nix-daemon protocol mismatch from" {
+	if got := message(err); got != "cannot open connection to remote store 'unix://"+junk+"': error: nix-daemon protocol mismatch from" {
 		t.Errorf("got %q", got)
 	}
 }

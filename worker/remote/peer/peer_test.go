@@ -292,9 +292,19 @@ func (c *canceller) Result(id activity.ID, kind activity.ResultType, fields []ac
 
 // TestHangsUp has a far side that ends before it says anything.
 func TestHangsUp(t *testing.T) {
+	for reference, want := range map[string]string{
+		"ssh-ng://localhost?remote-program=echo": "cannot open connection to remote store 'ssh-ng://localhost': error: protocol mismatch, got '--stdio'",
+		"ssh://localhost?remote-program=echo":    "'nix-store --serve' protocol mismatch from 'localhost', got '--serve --write'",
+		"ssh://localhost?remote-program=true":    "cannot connect to 'localhost'",
+		"ssh://localhost?remote-program=/none":   "unable to execute '/none': No such file or directory",
+	} {
+		if err := openStore(t, reference, peer.Options{}).Connect(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", reference, err, want)
+		}
+	}
 	s := openStore(t, "ssh-ng://localhost?remote-program=true", peer.Options{})
 	err := s.Connect(t.Context())
-	want := "cannot open connection to remote store 'ssh-ng://localhost': Nix daemon disconnected unexpectedly (maybe it crashed?)"
+	want := "cannot open connection to remote store 'ssh-ng://localhost': error: Nix daemon disconnected unexpectedly (maybe it crashed?)"
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
