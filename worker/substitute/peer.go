@@ -3,15 +3,45 @@ package substitute
 import (
 	"context"
 	"io"
+	"sync"
 
 	"nixdaemon/protocol/narinfo"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/remote/peer"
+	"nixdaemon/worker/substitute/narinfocache"
 )
 
-// Peer is a store behind another daemon.
-type Peer struct{ store peer.Store }
+const (
+	// peerTTL is for how many seconds an answer about what another daemon has counts: from when a client asks what is
+	// missing until it has it fetched, but not until it was collected there.
+	peerTTL = 60
+
+	// maxBatch bounds the questions that go over a connection in one go.
+	maxBatch = 1000
+)
+
+// Peer is a store behind another daemon. Questions that come while others are under way are asked together: what counts
+// there is the way and not the answer.
+type Peer struct {
+	store  peer.Store
+	recent *narinfocache.Cache
+
+	ctx    context.Context // of the questions; ends with the store
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	waiting map[storepath.Path]*question
+	asking  bool
+	work    sync.WaitGroup
+}
+
+// question is about one path, by however many.
+type question struct {
+	done chan struct{} // closed when the answer is there
+	info *narinfo.NarInfo
+	err  error
+}
 
 var _ Source = (*Peer)(nil)
 
@@ -20,7 +50,9 @@ func OpenPeer(a Asker, store peer.Store) *Peer {
 	for _, name := range store.Config().Unknown {
 		warn(a.Log, errorf(nil, "unknown setting '%s'", name))
 	}
-	return &Peer{store}
+	p := &Peer{store: store, recent: narinfocache.New(narinfocache.Options{}), waiting: make(map[storepath.Path]*question)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
 }
 
 // URI names the store in messages.
@@ -38,13 +70,87 @@ func (p *Peer) WantMassQuery() bool { return p.store.Config().WantMassQuery }
 // Trusted is the parameter.
 func (p *Peer) Trusted() bool { return p.store.Config().Trusted }
 
+// Known gives an answer that is not old.
+func (p *Peer) Known(_ context.Context, _ Asker, path storepath.Path) (*narinfo.NarInfo, bool) {
+	return p.recent.Info("", path.HashPart(), narinfocache.TTLs{Positive: peerTTL})
+}
+
 // PathInfo asks the other side.
-func (p *Peer) PathInfo(ctx context.Context, _ Asker, path storepath.Path) (*narinfo.NarInfo, error) {
-	infos, err := p.store.PathInfos(ctx, []storepath.Path{path})
-	if err != nil || len(infos) == 0 {
-		return nil, err
+func (p *Peer) PathInfo(ctx context.Context, a Asker, path storepath.Path) (*narinfo.NarInfo, error) {
+	if info, known := p.Known(ctx, a, path); known {
+		return info, nil
 	}
-	return &narinfo.NarInfo{Info: *infos[0]}, nil
+	q := p.queue(path)
+	select {
+	case <-q.done:
+		return q.info, q.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// queue adds a question to those that are asked next.
+func (p *Peer) queue(path storepath.Path) *question {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.waiting[path]
+	if q == nil {
+		q = &question{done: make(chan struct{})}
+		p.waiting[path] = q
+	}
+	if !p.asking {
+		p.asking = true
+		p.work.Go(p.ask)
+	}
+	return q
+}
+
+// ask asks until nothing is left.
+func (p *Peer) ask() {
+	for {
+		batch := p.next()
+		if len(batch) == 0 {
+			return
+		}
+		paths := make([]storepath.Path, 0, len(batch))
+		for path := range batch {
+			paths = append(paths, path)
+		}
+		infos, err := p.store.PathInfos(p.ctx, paths)
+		for _, info := range infos {
+			if q := batch[info.Path]; q != nil {
+				q.info = &narinfo.NarInfo{Info: *info}
+				p.recent.SetInfo("", info.Path.HashPart(), q.info)
+			}
+		}
+		for _, q := range batch {
+			if q.info == nil {
+				q.err = err
+			}
+			close(q.done)
+		}
+	}
+}
+
+// next takes what waits; nothing ends the asking.
+func (p *Peer) next() map[storepath.Path]*question {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) <= maxBatch {
+		batch := p.waiting
+		p.waiting = make(map[storepath.Path]*question)
+		p.asking = len(batch) > 0
+		return batch
+	}
+	batch := make(map[storepath.Path]*question, maxBatch)
+	for path, q := range p.waiting {
+		if len(batch) == maxBatch {
+			break
+		}
+		batch[path] = q
+		delete(p.waiting, path)
+	}
+	return batch
 }
 
 // OpenNAR asks the other side.
@@ -58,4 +164,8 @@ func (p *Peer) Realisation(ctx context.Context, _ Asker, id pathinfo.DrvOutput) 
 }
 
 // Close hangs up.
-func (p *Peer) Close() error { return p.store.Close() }
+func (p *Peer) Close() error {
+	p.cancel()
+	p.work.Wait()
+	return p.store.Close()
+}
