@@ -28,7 +28,7 @@ func (b *local) serveBuilder(ctx context.Context, conn net.Conn, n *build.Nested
 	store := restricted.New(b.store, nested{n})
 	sess := n.Session()
 	return worker.Serve(ctx, conn, worker.Options{
-		Store: store, Builder: store, Collector: store, Roots: store, Nested: store,
+		Store: store, Builder: store, Collector: store, Substituter: b.subst, Roots: store, Nested: store,
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion,
 		Settings: sess.Settings, IDs: &b.ids, User: sess.User, Client: sess.Client, Memory: n, Log: b.log,
 		MakeRoom: b.auto.makeRoom,

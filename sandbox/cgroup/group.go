@@ -75,6 +75,12 @@ func (g *Group) prepare(o Options) error {
 			return err
 		}
 	}
+	if o.Limits.Memory > 0 {
+		// What is swapped out is beside the limit. Not every machine counts it.
+		if err := writeAt(g.dir, "memory.swap.max", "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	if o.Owner == nil {
 		return nil
 	}

@@ -17,7 +17,8 @@ type Attachment struct {
 }
 
 // Attach are the steps of a child that makes it appear. What the builder may write to lies on the way: nothing follows a
-// link at the end of the path, and whatever the way is, it lies within the builder's own root.
+// link at the end of the path, and whatever the way is, it lies within the builder's own root. It is read-only before it
+// appears: a builder that owns what it sees would have the moment until then, and keep what it has opened.
 func Attach(a Attachment) []Step {
 	p := &planner{in: &Input{UserNamespace: a.UserNamespace}}
 	e := &a.Entry
@@ -44,9 +45,11 @@ func Attach(a Attachment) []Step {
 	}
 	if e.Kind != Link {
 		p.steps[opened].Ahead = len(p.steps) - opened - 1
-		p.moveMount(e.Target, name)
-		p.add("make read-only", e.Target, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(unix.AT_FDCWD), str(name),
-			num(unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW), raw(readOnlyAttr()), num(mountAttrSize)).unless(unix.ENOSYS)
+		// Two steps need it, so it gets a number that is known: that of the namespace, which has been entered.
+		p.add("set up descriptor", e.Target, "dup3", unix.SYS_DUP3, null, num(a.Mounts), num(unix.O_CLOEXEC))
+		p.add("make read-only", e.Target, "mount_setattr", unix.SYS_MOUNT_SETATTR, num(a.Mounts), str(""),
+			num(unix.AT_RECURSIVE|unix.AT_EMPTY_PATH), raw(readOnlyAttr()), num(mountAttrSize)).unless(unix.ENOSYS)
+		p.moveMount(e.Target, name).Args[0] = num(a.Mounts)
 	}
 	p.add("end", "", "exit_group", unix.SYS_EXIT_GROUP, num(0))
 	return p.steps

@@ -155,6 +155,26 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestAttachReadOnly: a builder never sees what it could write to, not for a moment.
+func TestAttachReadOnly(t *testing.T) {
+	for _, kind := range []Kind{BindDir, BindFile} {
+		protected := false
+		for _, s := range Attach(Attachment{Entry: Entry{Kind: kind, Target: "/nix/store/y", Source: "/nix/store/y"}, Mounts: 30, UserNamespace: 20}) {
+			switch s.Call {
+			case "mount_setattr":
+				protected = true
+			case "move_mount", "mount":
+				if !protected {
+					t.Errorf("before it is read-only: %s", s)
+				}
+			}
+		}
+		if !protected {
+			t.Error("it is not made read-only")
+		}
+	}
+}
+
 // TestReadOnlyTolerance: where nothing else protects the inputs, a kernel that cannot is refused.
 func TestReadOnlyTolerance(t *testing.T) {
 	tests := []struct {

@@ -96,8 +96,8 @@ func (p *planner) openTree(source string) *Step {
 }
 
 // moveMount puts it in its place, and does not follow a link at the end of the path, as mount does.
-func (p *planner) moveMount(target, rel string) {
-	p.add("mount", target, "move_mount", unix.SYS_MOVE_MOUNT, null, str(""), num(unix.AT_FDCWD), str(rel), num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+func (p *planner) moveMount(target, rel string) *Step {
+	return p.add("mount", target, "move_mount", unix.SYS_MOVE_MOUNT, null, str(""), num(unix.AT_FDCWD), str(rel), num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
 func (p *planner) entry(e *Entry) {
