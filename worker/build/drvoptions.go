@@ -2,6 +2,7 @@ package build
 
 import (
 	"errors"
+	"strings"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -13,6 +14,10 @@ import (
 // options reads what a derivation's attributes ask for. Warnings go to log, which may be nil.
 func (s *Scheduler) options(set *settings.Settings, log activity.Sink, drvPath storepath.Path, drv *derivation.Derivation) (*derivation.Options, error) {
 	options, warnings, err := drv.Options(s.store.Dir(), drvFeatures(set.ExperimentalFeatures))
+	if err != nil && strings.HasPrefix(err.Error(), "[json.exception.") {
+		// An exception of the library that upstream has, which is told as it is.
+		return nil, err
+	}
 	if err != nil {
 		return nil, &traceError{"while parsing derivation '" + s.store.Dir().Print(drvPath) + "'", err}
 	}

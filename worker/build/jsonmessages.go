@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/jsonsyntax"
 )
 
 // maxBuilderActivities bounds the activities that one builder may have open, maxHookActivities those of a build hook.
@@ -37,7 +38,7 @@ func (m *jsonMessages) handle(line string) bool {
 	if !ok {
 		return false
 	}
-	if problem := jsonProblem(text); problem != "" {
+	if problem := jsonsyntax.Problem(text); problem != "" {
 		m.sink.Message(activity.Error, textf("bad JSON log message from %s: %s", plain(m.sourceName()), problem).Coloured())
 		return false
 	}

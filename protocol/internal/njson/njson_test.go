@@ -54,7 +54,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestSyntaxErrorTellsWhere(t *testing.T) {
 	_, err := Parse("{\n  \"a\": x}")
-	want := "[json.exception.parse_error.101] parse error at line 2, column 8: syntax error while parsing value - unexpected text"
+	want := "[json.exception.parse_error.101] parse error at line 2, column 8: syntax error while parsing value - invalid literal; last read: '\"a\": x'"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

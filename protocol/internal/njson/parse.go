@@ -7,21 +7,17 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"nixdaemon/protocol/jsonsyntax"
 )
 
 // MaxDepth bounds how deep arrays and objects may nest.
 const MaxDepth = 10000
 
-// SyntaxError tells where a text stops being JSON.
-type SyntaxError struct {
-	// Line and Column count from 1.
-	Line, Column int
-	Problem      string
-}
+// SyntaxError says why a text is not JSON, and where that shows.
+type SyntaxError struct{ Problem string }
 
-func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("[json.exception.parse_error.101] parse error at line %d, column %d: %s", e.Line, e.Column, e.Problem)
-}
+func (e *SyntaxError) Error() string { return e.Problem }
 
 type parser struct {
 	text  string
@@ -36,21 +32,23 @@ func Parse(text string) (Value, error) {
 		p.at = 3
 	}
 	v, err := p.value()
+	if p.space(); err == nil && p.at < len(p.text) {
+		err = p.fail("unexpected text after the value")
+	}
+	if _, wrong := err.(*SyntaxError); wrong {
+		// Upstream's library has its own words, and its own idea of where it is.
+		if problem := jsonsyntax.Problem(text); problem != "" {
+			return Value{}, &SyntaxError{problem}
+		}
+	}
 	if err != nil {
 		return Value{}, err
-	}
-	p.space()
-	if p.at < len(p.text) {
-		return Value{}, p.fail("syntax error while parsing value - unexpected text after the value; expected end of input")
 	}
 	return v, nil
 }
 
-func (p *parser) fail(problem string) error {
-	read := p.text[:min(p.at+1, len(p.text))]
-	line := strings.Count(read, "\n")
-	return &SyntaxError{line + 1, len(read) - strings.LastIndexByte(read, '\n') - 1, problem}
-}
+// fail says what upstream's library would not mind.
+func (p *parser) fail(problem string) error { return &SyntaxError{problem} }
 
 func (p *parser) space() {
 	for p.at < len(p.text) {

@@ -1,4 +1,4 @@
-package build
+package jsonsyntax
 
 import (
 	"encoding/json"
@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestJSONProblem(t *testing.T) {
+func TestProblem(t *testing.T) {
 	const while = "syntax error while parsing "
 	for _, tt := range []struct{ text, at, problem string }{
 		{"broken", "1, column 1", while + "value - invalid literal; last read: 'b'"},
@@ -30,18 +30,18 @@ func TestJSONProblem(t *testing.T) {
 		{"1.", "1, column 3", while + "value - invalid number; expected digit after '.'; last read: '1.'"},
 	} {
 		want := "[json.exception.parse_error.101] parse error at line " + tt.at + ": " + tt.problem
-		if got := jsonProblem(tt.text); got != want {
+		if got := Problem(tt.text); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", tt.text, got, want)
 		}
 	}
 }
 
-func FuzzJSONProblem(f *testing.F) {
+func FuzzProblem(f *testing.F) {
 	for _, seed := range []string{"", "{}", `{"a":[1,-2.5e+7,null,true,false,{"b":"\ud834\udd1e\n"}],"c":{}}`, "[[[", "[]]", `"\ud834"`, "01", "\xff", "\"\xed\xa0\x80\""} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		problem := jsonProblem(text)
+		problem := Problem(text)
 		// The standard library takes what is not UTF-8 and halves of pairs, but no byte order mark, and a bounded depth only.
 		if !utf8.ValidString(text) || strings.HasPrefix(text, "\ufeff") || strings.Contains(text, `\u`) || strings.Count(text, "[")+strings.Count(text, "{") > 9000 {
 			return

@@ -1,4 +1,7 @@
-package build
+// Package jsonsyntax says what is wrong with a text that shall be JSON, in the words of the library that upstream has
+// (nlohmann's): what a builder, or a derivation's author, got wrong is shown to clients. It makes no values: see
+// encoding/json and the packages that read attributes.
+package jsonsyntax
 
 import (
 	"fmt"
@@ -6,8 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// jsonSyntax reads JSON only to say where it is wrong, in the words of the library that upstream has (nlohmann's):
-// what a builder got wrong is shown to clients.
+// jsonSyntax reads JSON only to say where it is wrong.
 type jsonSyntax struct {
 	text         string
 	at           int
@@ -38,8 +40,8 @@ const (
 // endOfText is what get returns behind the last byte.
 const endOfText = -1
 
-// jsonProblem says what is wrong with a text that shall be JSON; "" if nothing is.
-func jsonProblem(text string) string {
+// Problem is the error of a text, with its place; "" if it is JSON.
+func Problem(text string) string {
 	s := &jsonSyntax{text: text}
 	if problem := s.document(); problem != "" {
 		return fmt.Sprintf("[json.exception.parse_error.101] parse error at line %d, column %d: %s", s.line+1, s.column, problem)
