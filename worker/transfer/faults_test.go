@@ -108,7 +108,7 @@ var faults = []struct {
 		"HTTP error 200 (curl error: Failure when receiving data from the peer)", ""},
 	{"chunks cut off", reply("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc"), Transient,
 		"HTTP error 200 (curl error: Transferred a partial file)", ""},
-	{"redirect loop", handler(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }), Misc,
+	{"redirect loop", handler(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }), Misc,
 		"HTTP error 302 (curl error: Number of redirects hit maximum amount)", ""},
 	{"redirect to a file", handler(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", "file:///etc/passwd")
