@@ -36,7 +36,7 @@ func parseSizes(text string) (sizes []int, err error) {
 // flat prints the table.
 func flat(ctx context.Context, scratch *scratch, daemons []string, sizes []int) error {
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "daemon\tpaths\tstart, ms\tidle, MB\t2,000 roots, ms\tmark, s\tus/path\tpeak, MB\tcollect half, s\tus/path\tpeak, MB")
+	fmt.Fprintln(out, "daemon\tpaths\tstart, ms\tidle, MB\t2,000 roots, ms\tCPU, ms\tmark, s\tCPU us/path\tpeak, MB\tcollect half, s\tCPU us/path\tpeak, MB")
 	for i, binary := range daemons {
 		for _, n := range sizes {
 			if err := flatRow(ctx, scratch, out, binary, i, n); err != nil {
@@ -71,11 +71,12 @@ func flatRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binar
 	}
 	idle := b.memory()
 	fmt.Fprintf(out, "%d\t%d\t%.0f\t%.1f", i, n, d.started.Seconds()*1000, idle/1e6)
+	cpu := b.cpu()
 	took, _, err := b.timed(func() error { _, err := findRoots(b); return err })
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\t%.1f", took.Seconds()*1000)
+	fmt.Fprintf(out, "\t%.1f\t%.0f", took.Seconds()*1000, (b.cpu()-cpu)*1000)
 	if err := b.flatCollect(out, n, func() error { _, err := mark(b); return err }); err != nil {
 		return err
 	}
@@ -97,8 +98,9 @@ func flatRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binar
 }
 
 func (b *bench) flatCollect(out *tabwriter.Writer, n int, f func() error) error {
+	cpu := b.cpu()
 	took, peak, err := b.timed(f)
-	fmt.Fprintf(out, "\t%.2f\t%.1f\t%.0f", took.Seconds(), took.Seconds()*1e6/float64(n), peak/1e6)
+	fmt.Fprintf(out, "\t%.2f\t%.1f\t%.0f", took.Seconds(), (b.cpu()-cpu)*1e6/float64(n), peak/1e6)
 	return err
 }
 
