@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/compat-tests/internal/load"
+	nixclient "nixdaemon/protocol/client"
+	"nixdaemon/protocol/storepath"
 )
 
 // killCount is the environment variable of how often TestKills kills in each configuration; without it a few seconds.
@@ -142,16 +145,24 @@ func (k *killer) strike() {
 		<-k.daemon.exited
 		k.start()
 	default: // the server alone: the supervisor starts another
-		for _, pid := range childrenOf(main) {
+		for _, pid := range serversOf(main) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
 }
 
+// serversOf gives the servers of a supervisor. What has yet to become one, or prepares its accounts, is none.
+func serversOf(pid int) []int {
+	return slices.DeleteFunc(childrenOf(pid), func(child int) bool {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", child))
+		return err != nil || exe != shared.daemon.path
+	})
+}
+
 // killBuilder kills a process that a server has started, if there is any.
 func (k *killer) killBuilder() {
 	var pids []int
-	for _, server := range childrenOf(k.daemon.cmd.Process.Pid) {
+	for _, server := range serversOf(k.daemon.cmd.Process.Pid) {
 		pids = append(pids, childrenOf(server)...)
 	}
 	if len(pids) > 0 && syscall.Kill(pids[k.luck.IntN(len(pids))], syscall.SIGKILL) == nil {
@@ -194,9 +205,7 @@ func (k *killer) foreignOptimiser(ctx context.Context) {
 func (k *killer) check() {
 	t := k.t
 	ctx := context.Background()
-	if err := k.daemon.awaitSocket(k.s.socket()); err != nil {
-		t.Fatal(err)
-	}
+	k.awaitAnswer()
 	f, err := k.load.Check(ctx, k.s.socket(), func(p load.Promise) bool { return p.Released < 0 })
 	if err != nil {
 		t.Fatal(err)
@@ -217,6 +226,21 @@ func (k *killer) check() {
 	k.checkLeftovers()
 	k.start()
 	k.goOn()
+}
+
+// awaitAnswer waits for a server that answers: the last one may just have been killed.
+func (k *killer) awaitAnswer() {
+	k.t.Helper()
+	err := poll(startLimit, func() error {
+		c, err := nixclient.Open(context.Background(), nixclient.Options{Dial: nixclient.Unix(k.s.socket()), Dir: storepath.Dir(k.s.path("store"))})
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 // checkLeftovers looks for what a dead daemon could have left after a collection.
@@ -251,9 +275,7 @@ func (k *killer) checkLeftovers() {
 
 // goOn works for a moment without being killed.
 func (k *killer) goOn() {
-	if err := k.daemon.awaitSocket(k.s.socket()); err != nil {
-		k.t.Fatal(err)
-	}
+	k.awaitAnswer()
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	after := load.New(load.Options{
