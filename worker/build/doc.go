@@ -15,6 +15,12 @@
 // A client has at most its own max-jobs builds running, all clients together at most [Options].MaxTotalJobs. A free
 // slot goes to the users in turn, within a user to the clients in turn, within a client to who came first.
 //
+// # Other machines
+//
+// A job that another machine may build asks for one before it asks for a slot ([Remote], [Machines]). Jobs that need the
+// same of a machine ask one after the other; see gate.go. While it asks, a job holds a slot if one is free, so that it can
+// be told to build here at once. Builds elsewhere take no slots.
+//
 // # Builds within builds
 //
 // A builder may have a daemon for its build alone (upstream's recursive-nix and builder-rpc-v0). [Nested] is that build as
