@@ -186,10 +186,21 @@ func (d *Disk) Stop() (*Recording, error) {
 		defer d.mu.Unlock()
 		return d.events
 	}()
-	err := unix.Unmount(d.Dir(), 0)
+	// A process that was killed lets go of its files a moment after it is gone for all who look.
+	err := unix.EBUSY
+	for deadline := time.Now().Add(10 * time.Second); err == unix.EBUSY && time.Now().Before(deadline); {
+		if e := unix.Unmount(d.Dir(), 0); e != unix.EBUSY {
+			return d.stopped(events, e)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return d.stopped(events, err)
+}
+
+func (d *Disk) stopped(events []Event, err error) (*Recording, error) {
 	err = errors.Join(os.NewSyscallError("unmount", err), d.unloop())
-	// The loop device lets go of its file a moment later.
-	if e := unix.Unmount(d.path("fuse"), unix.MNT_DETACH); e != nil {
+	// Whoever still has the disk in a mount namespace of its own finds it switched off.
+	if e := unix.Unmount(d.path("fuse"), unix.MNT_FORCE|unix.MNT_DETACH); e != nil {
 		return nil, errors.Join(err, e)
 	}
 	if err := errors.Join(err, <-d.served, d.image.Close()); err != nil {
