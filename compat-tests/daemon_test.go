@@ -130,6 +130,12 @@ func listening(socket string) error {
 		if len(fields) == 8 && fields[7] == socket && fields[3] == acceptsConnections {
 			return err
 		}
+		// The kernel keeps the name that a socket was bound to; ours gets another when somebody serves it.
+		if len(fields) == 8 && fields[7] == socket+".new" && fields[3] == acceptsConnections {
+			if _, err := os.Stat(socket + ".new"); os.IsNotExist(err) {
+				return nil
+			}
+		}
 		// The oldest daemons bind to a relative name, which could be anybody's.
 		if len(fields) == 8 && fields[7] == "./"+filepath.Base(socket) && dial(socket) == nil {
 			return nil

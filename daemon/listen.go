@@ -59,25 +59,28 @@ func inheritedListeners(n int, names []string) ([]net.Listener, error) {
 	return listeners, nil
 }
 
-// Listen creates the daemon's own socket, for everybody to connect to. A
-// socket that is already there is replaced, as upstream does: whether a daemon
-// listens on it cannot be asked without a race.
-func Listen(path string) (net.Listener, error) {
+// unpublished ends the name of a socket that clients shall not find yet.
+const unpublished = ".new"
+
+// Listen creates the daemon's own socket, for everybody to connect to, and
+// publishes it under its name when publish is called. A socket that is already
+// there is replaced, as upstream does: whether a daemon listens on it cannot be
+// asked without a race.
+func Listen(path string) (l net.Listener, publish func() error, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	hidden := path + unpublished
+	if err := os.Remove(hidden); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
 	}
-	l, err := bind(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot bind to socket '%s': %w", path, err)
+	if l, err = bind(hidden); err != nil {
+		return nil, nil, fmt.Errorf("cannot bind to socket '%s': %w", path, err)
 	}
-	if err := os.Chmod(path, 0o666); err != nil {
-		l.Close()
-		return nil, err
+	if err := os.Chmod(hidden, 0o666); err != nil {
+		return nil, nil, errors.Join(err, l.Close())
 	}
-	return l, nil
+	return l, func() error { return os.Rename(hidden, path) }, nil
 }
 
 // maxSocketPath is what fits sockaddr_un with its final zero (unix(7)).

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,7 +152,7 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 func paths(listeners []net.Listener) []string {
 	var paths []string
 	for _, l := range listeners {
-		paths = append(paths, l.Addr().String())
+		paths = append(paths, strings.TrimSuffix(l.Addr().String(), unpublished))
 	}
 	return paths
 }

@@ -24,8 +24,11 @@ func start(t *testing.T, s *Server, log ...zerolog.Logger) (socket string, stop 
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket = filepath.Join(dir, "sub", "socket")
-	l, err := Listen(socket)
+	l, publish, err := Listen(socket)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(); err != nil {
 		t.Fatal(err)
 	}
 	s.Accounts, s.Log = fakeAccounts{}, zerolog.Nop()
@@ -226,20 +229,38 @@ func TestManyConnections(t *testing.T) {
 func TestLongSocketPath(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 40))
 	path := filepath.Join(dir, "socket")
-	l, err := Listen(path)
+	for range 2 { // a second daemon takes the name over
+		l, publish, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if err := publish(); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o666 {
+			t.Errorf("no socket at %s: %v", path, err)
+		}
+	}
+}
+
+// A socket that is not published stays hidden, and the old one in its place.
+func TestUnpublished(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	if err := os.WriteFile(path, []byte("the old one"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeSocket == 0 {
-		t.Errorf("no socket at %s: %v", path, err)
+	if text, err := os.ReadFile(path); err != nil || string(text) != "the old one" {
+		t.Errorf("%q, %v", text, err)
 	}
-	// A second daemon takes the name over.
-	again, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
+	if got := paths([]net.Listener{l}); got[0] != path {
+		t.Errorf("it is called %s", got[0])
 	}
-	again.Close()
 }
 
 func TestInherited(t *testing.T) {

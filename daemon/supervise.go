@@ -33,7 +33,7 @@ func supervise(signals <-chan os.Signal, program string, cfg *config.Config, log
 	}
 	if inherited != nil {
 		o.Listeners = inherited.Listeners
-	} else if o.Listeners, err = listeners(cfg); err != nil {
+	} else if o.Listeners, o.Publish, err = listeners(cfg); err != nil {
 		return err
 	}
 	// Only now: the service manager's sockets are not for servers, builders and hooks.
@@ -62,28 +62,28 @@ func serverEnvironment() []string {
 }
 
 // listeners gives descriptors of the sockets that the service manager passed,
-// or of our own. Clients may connect from then on, and wait for a server.
-func listeners(cfg *config.Config) ([]int, error) {
+// or of our own, and what has clients find the latter; nil for the former,
+// where clients connect and wait.
+func listeners(cfg *config.Config) (fds []int, publish func() error, err error) {
 	ls, err := Inherited()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(ls) == 0 {
-		l, err := Listen(cfg.SocketPath)
+		l, p, err := Listen(cfg.SocketPath)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		ls = []net.Listener{l}
+		ls, publish = []net.Listener{l}, p
 	}
-	var fds []int
 	for _, l := range ls {
 		fd, err := descriptor(l)
 		if err := errors.Join(err, l.Close()); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		fds = append(fds, fd)
 	}
-	return fds, nil
+	return fds, publish, nil
 }
 
 // descriptor copies a listener's, which Go's runtime knows nothing of then.

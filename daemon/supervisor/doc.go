@@ -14,7 +14,7 @@
 // process number (handover.go). On SIGTERM it has the server drain and leaves: where the service manager ends the main
 // process alone (KillMode=process) clients and builds are left in peace, as with upstream, whose workers are processes
 // of their own. On SIGINT, and where no other process would be left over (as process 1), it stays until the server has
-// ended; a second signal makes that soon. A server that dies is replaced; one that does not answer is ended and
+// ended; a second signal makes that soon, a third kills. A server that dies is replaced; one that does not answer is ended and
 // replaced.
 //
 // Server and supervisor can each die without the other: a server whose control socket ends drains.

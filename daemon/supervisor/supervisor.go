@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 // Options say what to run and for whom.
@@ -19,6 +20,9 @@ type Options struct {
 	Env     []string
 	// Listeners are the descriptors of the sockets that servers accept on; they are not closed.
 	Listeners []int
+	// Publish has clients find the sockets, once a server is ready or, that they wait rather than give up, when it has
+	// taken long to start; nil if they find them anyway.
+	Publish func() error
 	// Notify tells the service manager (sd_notify(3)); Watchdog is how often it wants to hear that we are well, 0 for
 	// never.
 	Notify   func(state string)
@@ -39,6 +43,8 @@ const (
 	steady     = 10 * time.Second
 	firstPause = 100 * time.Millisecond
 	mostPause  = 10 * time.Second
+	// unseen is how long the first server may take before clients see the socket.
+	unseen = 2 * time.Second
 	// morePatience is what the service manager is asked for.
 	morePatience = time.Minute
 	// abortTime is what a server that does not answer gets for writing down what it does.
@@ -96,6 +102,7 @@ func (s *Supervisor) Run(signals <-chan os.Signal) error {
 	tick := time.NewTicker(s.checkEvery())
 	defer tick.Stop()
 	var deadline <-chan time.Time
+	unseen := time.After(unseen)
 	for {
 		if s.leaving > 0 && s.mayLeave() {
 			return nil
@@ -118,6 +125,10 @@ func (s *Supervisor) Run(signals <-chan os.Signal) error {
 			return nil
 		case e := <-s.events:
 			if err := s.take(e); err != nil {
+				return err
+			}
+		case <-unseen:
+			if err := s.publish(); err != nil {
 				return err
 			}
 		case <-s.again.C:
@@ -150,9 +161,22 @@ func (s *Supervisor) take(e event) error {
 		s.o.Notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", morePatience.Microseconds()))
 	}
 	if was == starting && e.from.phase == serving {
+		if err := s.publish(); err != nil {
+			return err
+		}
 		s.serves(e.from)
 	}
 	return nil
+}
+
+// publish has clients find the sockets, once.
+func (s *Supervisor) publish() error {
+	publish := s.o.Publish
+	s.o.Publish = nil
+	if publish == nil {
+		return nil
+	}
+	return publish()
 }
 
 // serves is what happens when a server is ready.
@@ -242,7 +266,7 @@ func (s *Supervisor) replace() {
 	s.current = v
 }
 
-// leave has all servers finish; asked a second time, at once.
+// leave has all servers finish; asked a second time, at once; and a third time, whatever they do.
 func (s *Supervisor) leave(sig os.Signal) {
 	s.leaving++
 	s.staying = s.staying || s.o.Stay || sig == syscall.SIGINT
@@ -252,11 +276,14 @@ func (s *Supervisor) leave(sig os.Signal) {
 		s.o.Notify("STOPPING=1")
 	}
 	for _, v := range s.servers() {
-		if s.leaving > 1 {
+		switch {
+		case s.leaving > 2:
+			unix.Kill(v.pid, unix.SIGKILL)
+		case s.leaving > 1:
 			v.order(orderCancel)
-			continue
+		default:
+			v.drain()
 		}
-		v.drain()
 	}
 }
 

@@ -52,11 +52,6 @@ func serve(kind string) int {
 		}
 	}
 	control.Patience()
-	if kind == "slow" {
-		control.Status(fmt.Sprint("kind slow ", os.Getpid()))
-		select {}
-	}
-	control.Status("kind " + kind)
 	var wait sync.WaitGroup
 	var clients atomic.Int64
 	stop, drain := context.WithCancel(context.Background())
@@ -70,6 +65,11 @@ func serve(kind string) int {
 			}
 		},
 	})
+	if kind == "slow" {
+		control.Status(fmt.Sprint("kind slow ", os.Getpid()))
+		select {}
+	}
+	control.Status("kind " + kind)
 	control.Ready()
 	for {
 		conn, err := listeners[0].Accept()
@@ -306,6 +306,36 @@ func TestNeverStarts(t *testing.T) {
 	err := <-w.ended
 	var start *supervisor.StartError
 	if !errors.As(err, &start) || start.State.ExitCode() != 3 {
+		t.Errorf("got %v", err)
+	}
+	w.ended <- nil
+}
+
+// Clients find the socket when somebody serves, or when that takes long.
+func TestPublish(t *testing.T) {
+	for _, kind := range []string{"first", "slow"} {
+		published := make(chan struct{}, 2)
+		w := begin(t, kind, func(o *supervisor.Options) {
+			o.Publish = func() error {
+				published <- struct{}{}
+				return nil
+			}
+		})
+		<-published
+		if kind == "first" {
+			w.hears("READY=1")
+			w.signals <- syscall.SIGHUP
+			w.hears("RELOADING=1")
+			w.hears("READY=1")
+		}
+		if len(published) > 0 {
+			t.Errorf("%s: published twice", kind)
+		}
+	}
+	w := begin(t, "first", func(o *supervisor.Options) {
+		o.Publish = func() error { return errors.New("no place for it") }
+	})
+	if err := <-w.ended; err == nil || err.Error() != "no place for it" {
 		t.Errorf("got %v", err)
 	}
 	w.ended <- nil
