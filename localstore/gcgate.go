@@ -19,8 +19,8 @@ type gcGate struct {
 	file *os.File // nil until it is needed; guarded by mu
 }
 
-// shared runs f while no collector, ours or a foreign one, can start. It tells whether it could: false if one runs.
-func (g *gcGate) shared(f func() error) (bool, error) {
+// none tells whether there is a moment without a collector, ours or a foreign one.
+func (g *gcGate) none() (bool, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.file == nil {
@@ -33,11 +33,7 @@ func (g *gcGate) shared(f func() error) (bool, error) {
 	if ok, err := pathlock.TryFlock(g.file, pathlock.Shared); !ok || err != nil {
 		return false, err
 	}
-	err := f()
-	if _, e := pathlock.TryFlock(g.file, pathlock.Unlocked); err == nil {
-		err = e
-	}
-	return true, err
+	return pathlock.TryFlock(g.file, pathlock.Unlocked)
 }
 
 func (g *gcGate) close() error {

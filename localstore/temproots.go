@@ -119,23 +119,21 @@ func (t *TempRoots) remember(paths []storepath.Path) {
 	}
 }
 
-// record writes the roots down where no collector that starts later can miss them, and tells the one that runs.
+// record writes the roots down where no collector that starts later can miss them, and tells the one that runs. In this
+// order: between the answer of one collector and the writing another could have come and gone.
 func (t *TempRoots) record(ctx context.Context, h *handle, text []byte, fresh []storepath.Path) error {
-	write := func() error {
-		if _, err := t.file.Write(text); err != nil {
-			return fmt.Errorf("write temporary root: %w", err)
-		}
-		return nil
+	if _, err := t.file.Write(text); err != nil {
+		return fmt.Errorf("write temporary root: %w", err)
 	}
 	for {
-		if ok, err := h.gc.shared(write); ok || err != nil {
+		if ok, err := h.gc.none(); ok || err != nil {
 			// The next collector is another one.
 			t.hangUp()
 			return err
 		}
 		err := t.tell(ctx, fresh)
 		if err == nil {
-			return write()
+			return nil
 		}
 		t.hangUp()
 		if !isGone(err) {
