@@ -171,6 +171,41 @@ func TestTempRootsTellTheCollector(t *testing.T) {
 	}
 }
 
+// The next collector, which may begin as soon as this one has answered, finds the root in the file.
+func TestTempRootsAreWrittenFirst(t *testing.T) {
+	s := open(t, nil)
+	roots := s.NewTempRoots()
+	defer roots.Close()
+	startCollector(t, s)
+	path := filepath.Join(s.StateDir(), gcSocketName)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	written := make(chan bool, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		text, err := os.ReadFile(tempRootFiles(t, s)[0])
+		written <- err == nil && strings.Contains(string(text), strings.TrimSuffix(line, "\n")+"\x00")
+		conn.Write([]byte("1"))
+	}()
+	if err := roots.Add(ctx, mustPath(t, "first")); err != nil {
+		t.Fatal(err)
+	}
+	if !<-written {
+		t.Error("told before it was written")
+	}
+}
+
 // TestTempRootAbandoned: the client goes away at the very moment in which the collector answers or hangs up.
 func TestTempRootAbandoned(t *testing.T) {
 	s := open(t, nil)
