@@ -188,8 +188,11 @@ func contentsOf(t *testing.T, o *Options) map[string][]byte {
 	all := make(map[string][]byte)
 	for _, root := range []string{o.dbDir(), string(o.StoreDir)} {
 		filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() && !strings.HasSuffix(path, "-shm") && !strings.HasSuffix(path, "reserved") {
-				all[path], err = os.ReadFile(path)
+			if err != nil || !d.Type().IsRegular() || strings.HasSuffix(path, "-shm") || strings.HasSuffix(path, "reserved") {
+				return nil
+			}
+			if all[path], err = os.ReadFile(path); err != nil {
+				t.Error(err)
 			}
 			return nil
 		})

@@ -77,7 +77,6 @@ type hookWorld struct {
 	*testing.T
 	dir string
 	b   *Builders
-	log zerolog.Logger
 	own *bytes.Buffer
 	set *settings.Settings
 }
