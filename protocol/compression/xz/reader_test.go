@@ -57,8 +57,8 @@ func pack(t testing.TB, c ulikunitz.WriterConfig, data []byte) []byte {
 func unpack(packed []byte) ([]byte, error) { return io.ReadAll(xz.NewReader(bytes.NewReader(packed))) }
 
 func TestReadsLibrary(t *testing.T) {
-	data := sample(1, 5<<19)
-	for _, size := range []int{0, 1, 2, 300, 1 << 16, 1<<16 + 1, 5 << 19} {
+	data := sample(1, 5<<17)
+	for _, size := range []int{0, 1, 2, 300, 1 << 16, 1<<16 + 1, 5 << 17} {
 		for _, c := range []ulikunitz.WriterConfig{
 			{}, {DictCap: 4096}, {DictCap: 1 << 16, CheckSum: ulikunitz.CRC32}, {CheckSum: ulikunitz.SHA256},
 			{NoCheckSum: true, BlockSize: 100_000},
@@ -76,7 +76,7 @@ func TestReadsProgram(t *testing.T) {
 	if _, err := exec.LookPath("xz"); err != nil {
 		t.Skip("no xz program here")
 	}
-	data := sample(2, 5<<18)
+	data := sample(2, 5<<16)
 	for _, args := range []string{
 		"-0", "-6", "-9e", "--check=none", "--check=crc32", "--check=sha256", "-T2 --block-size=300000",
 		"--lzma2=preset=0,dict=4KiB", "--lzma2=preset=1,lc=0,lp=4,pb=0", "--lzma2=preset=1,lc=4,lp=0,pb=4",
@@ -117,7 +117,7 @@ func TestReset(t *testing.T) {
 	if _, err := io.ReadAll(z); !errors.Is(err, xz.ErrFormat) {
 		t.Errorf("no stream: %v", err)
 	}
-	for i, size := range []int{100, 3 << 19, 0, 7000} {
+	for i, size := range []int{100, 3 << 18, 0, 7000} {
 		data := sample(uint64(i), size)
 		packed := pack(t, ulikunitz.WriterConfig{}, data)
 		z.Reset(bytes.NewReader(packed[:len(packed)/2]))
