@@ -15,6 +15,9 @@ import (
 // removeTries bounds how often a tree is deleted that somebody keeps changing: each time less of it is left.
 const removeTries = 64
 
+// otherTries is how often that is done when the error does not look like somebody's doing.
+const otherTries = 8
+
 // removeTree deletes what is at path, if anything is. It goes on after the build was given up.
 //
 // Somebody who was given a descriptor by a builder may be making, moving and exchanging things meanwhile. So the
@@ -25,8 +28,8 @@ func removeTree(store *localstore.Store, path string) error {
 		return nil
 	}
 	var err error
-	for range removeTries {
-		if _, err = store.DeleteTree(context.Background(), path); !isDisturbed(err) {
+	for try := range removeTries {
+		if _, err = store.DeleteTree(context.Background(), path); err == nil || try >= otherTries && !isDisturbed(err) {
 			break
 		}
 		seizeAt(unix.AT_FDCWD, path, 0)

@@ -35,6 +35,12 @@ type upload struct {
 // abortTimeout bounds the attempt to take an upload back whose own context may have ended.
 const abortTimeout = 30 * time.Second
 
+// abortPause is what a part under way gets before the next of abortTries attempts, and each time twice as much.
+const (
+	abortPause = 20 * time.Millisecond
+	abortTries = 4
+)
+
 func (u *upload) run(ctx context.Context) (err error) {
 	if err := u.setChunk(); err != nil {
 		return err
@@ -194,12 +200,26 @@ func escapeXML(s string) string {
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
 }
 
-// abort makes S3 forget the parts, which cost money. The upload's own error is what matters.
+// abort makes S3 forget the parts, which cost money. The upload's own error is what matters. A part that was under way
+// may arrive after the first attempt, so this is done until S3 does not know the upload any more, or a few times
+// (AbortMultipartUpload in S3's reference).
 func (u *upload) abort(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	if r, err := u.store.request(ctx, http.MethodDelete, u.name, url.Values{"uploadId": {u.id}}, u.call); err == nil {
-		_, _ = u.store.do(ctx, r, u.call)
+	for try := range abortTries {
+		r, err := u.store.request(ctx, http.MethodDelete, u.name, url.Values{"uploadId": {u.id}}, u.call)
+		if err != nil {
+			return
+		}
+		r.Attempts = 1
+		if _, err = u.store.do(ctx, r, u.call); err != nil {
+			return // as a rule because there is none
+		}
+		select {
+		case <-time.After(abortPause << try):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
