@@ -92,7 +92,8 @@ func newKiller(t *testing.T, c client, conf string, users bool) *killer {
 // tolerateKills are the refusals that follow from kills: a builder that was killed, and a derivation that was collected
 // because the daemon that knew of its temporary root is dead.
 func tolerateKills(text string) bool {
-	return strings.Contains(text, "signal 9") || strings.Contains(text, "killed by signal") || strings.Contains(text, ".drv")
+	return strings.Contains(text, "signal 9") || strings.Contains(text, "killed by signal") || strings.Contains(text, "its process was killed") ||
+		strings.Contains(text, ".drv")
 }
 
 func (k *killer) run(kills int) {
