@@ -39,11 +39,11 @@ type backend interface {
 // assemble puts together what serves the configured store. own are the paths
 // of the sockets that we listen on, supervisor the process that keeps us
 // running, 0 without one.
-func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, own []string) (backend, error) {
+func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers, own []string) (backend, error) {
 	if cfg.Store.Kind == config.StoreRemote {
 		return newForwarding(cfg, log, own)
 	}
-	return newLocal(ctx, cfg, supervisor, log)
+	return newLocal(ctx, cfg, supervisor, log, watch)
 }
 
 // local serves a store of this machine: one store, one scheduler, one
@@ -52,6 +52,7 @@ type local struct {
 	supervisor int // its process; 0 without one
 	cfg        *config.Config
 	log        zerolog.Logger
+	watch      *observers
 	store      *localstore.Store
 	launcher   *sandbox.Launcher
 	subst      *substituter
@@ -65,14 +66,14 @@ type local struct {
 }
 
 // newLocal opens the store and puts the parts together.
-func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger) (*local, error) {
+func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers) (*local, error) {
 	// The store's own parameter counts where the setting is not given
 	// (unix/build/derivation-builder.cc).
 	if cfg.Settings.BuildDir == "" && cfg.Store.BuildDir != "" {
 		cfg.Settings = cfg.Settings.Clone()
 		cfg.Settings.BuildDir = cfg.Store.BuildDir
 	}
-	b := &local{cfg: cfg, supervisor: supervisor, log: log}
+	b := &local{cfg: cfg, supervisor: supervisor, log: log, watch: watch}
 	var err error
 	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func (b *local) buildAndCollect() error {
 		return err
 	}
 	chain := s3.NewChain(nil)
-	b.subst = newSubstituter(b.cfg, b.store, chain, b.keys.trustedKeys, &b.ids, b.log)
+	b.subst = newSubstituter(b.cfg, b.store, chain, b.keys.trustedKeys, &b.ids, b.watch, b.log)
 	b.remote = newRemote(b, self)
 	b.scheduler = build.New(build.Options{
 		Substituter: b.subst,
@@ -110,9 +111,11 @@ func (b *local) buildAndCollect() error {
 		Getenv:         os.Getenv,
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
 		Nested:         b.serveBuilder,
+		Observer:       b.watch,
 	})
 	b.collector = collector{gc.New(gc.Options{
 		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, UseRootsDaemon: b.cfg.Store.UseRootsDaemon, Step: syncPoint,
+		Observer: b.watch,
 	})}
 	b.auto = autoGC{gc.NewAuto(b.collector.gc, freeSpace(b.store.RealDir()), sinkFor(b.log))}
 	b.builder = builder{b.scheduler, b.auto}

@@ -38,7 +38,7 @@ func TestOwnSocket(t *testing.T) {
 		return b.serve(ctx, s, p)
 	}})
 	var err error
-	if b, err = assemble(t.Context(), remoteConfig(t, "unix://"+socket, socket), 0, zerolog.Nop(), []string{socket}); err != nil {
+	if b, err = assemble(t.Context(), remoteConfig(t, "unix://"+socket, socket), 0, zerolog.Nop(), new(observers), []string{socket}); err != nil {
 		t.Fatal(err)
 	}
 	close(ready)
@@ -58,7 +58,7 @@ func TestOwnSocket(t *testing.T) {
 }
 
 func TestOtherRemoteStores(t *testing.T) {
-	_, err := assemble(t.Context(), remoteConfig(t, "https://cache.example", ""), 0, zerolog.Nop(), nil)
+	_, err := assemble(t.Context(), remoteConfig(t, "https://cache.example", ""), 0, zerolog.Nop(), new(observers), nil)
 	if err == nil || err.Error() != "cannot serve store 'https://cache.example': only local stores and those of other daemons can be served" {
 		t.Errorf("got %v", err)
 	}

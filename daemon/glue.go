@@ -61,7 +61,7 @@ func (c collector) Collect(ctx context.Context, sess *session.Session, req proto
 		Action: gc.Action(req.Action), WholeStore: req.WholeStore, Paths: req.Paths,
 		DeleteReferrers: req.DeleteReferrers, MaxFreed: req.MaxFreed,
 		KeepOutputs: sess.Settings.KeepOutputs, KeepDerivations: sess.Settings.KeepDerivations,
-		Log: sess.Log,
+		Log: sess.Log, For: sess.User,
 	})
 	return protocol.GCResults{Paths: res.Paths, BytesFreed: res.BytesFreed}, err
 }

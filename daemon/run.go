@@ -134,17 +134,18 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 		Limits:   limits.over(cfg.Settings.MaxConnections, cfg.Settings.MaxConnectionsPerUser, cfg.Settings.MaxRequestMemory),
 		Drain:    time.Duration(cfg.Settings.DrainTimeout) * time.Second,
 	}
+	watch := new(observers)
 	drain := make(chan struct{})
 	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { close(drain) }), func() { cancel(errToldToStop) })()
 	opened := opening(control)
-	b, err := assemble(ctx, cfg, control.Supervisor(), log, paths(listeners))
+	b, err := assemble(ctx, cfg, control.Supervisor(), log, watch, paths(listeners))
 	opened()
 	if err != nil {
 		return err
 	}
 	control.Ready()
 	defer telling(control, s, b)()
-	s.Serve = b.serve
+	s.Serve, s.Observer = b.serve, watch
 	return errors.Join(s.Run(ctx, drain, listeners), b.close())
 }
 
@@ -185,6 +186,6 @@ func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) erro
 		Store: b.store, Builder: b.builder, Collector: b.collector, Substituter: b.subst, Roots: b.store.NewTempRoots(),
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
 		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: b.log,
-		MakeRoom: b.auto.makeRoom,
+		MakeRoom: b.auto.makeRoom, Observer: peer.Observer,
 	})
 }

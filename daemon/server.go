@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"nixdaemon/protocol/wire"
+	"nixdaemon/worker"
 )
 
 // GreetingTime is how long a client may take, once it is connected, to say
@@ -36,6 +37,8 @@ type Server struct {
 	Drain time.Duration
 	// Limits bound what all clients together take.
 	Limits Limits
+	// Observer is told of clients; nil if nobody wants to know.
+	Observer ConnectionObserver
 	// Greeting is how long a client may take to say who it is; 0 is
 	// GreetingTime.
 	Greeting time.Duration
@@ -59,6 +62,8 @@ type Peer struct {
 	Client uint64
 	// Memory is what its requests share with those of others.
 	Memory wire.Ledger
+	// Observer is told what the client does; may be nil.
+	Observer worker.Observer
 }
 
 // Run accepts on all listeners until drain is closed, and then ends with the
@@ -209,9 +214,16 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 	defer r.remove(c)
 	defer c.rest()
-	if err := r.s.Serve(ctx, c, peer); err != nil && ctx.Err() == nil {
+	disconnected := func(error) {}
+	if r.s.Observer != nil {
+		o := r.s.Observer.Connected(Connection{Peer: peer, Since: time.Now()})
+		peer.Observer, disconnected = o, o.Disconnected
+	}
+	err = r.s.Serve(ctx, c, peer)
+	if err != nil && ctx.Err() == nil {
 		log.Error().Str("user", peer.User).Int("pid", peer.PID).Msg("unexpected Nix daemon error: " + err.Error())
 	}
+	disconnected(err)
 }
 
 // accepted is upstream's text (nix/unix/daemon.cc, daemonLoop).

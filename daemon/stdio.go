@@ -29,7 +29,7 @@ func runStdio(ctx context.Context, cfg *config.Config) error {
 		verbosity = settings.LevelError
 	}
 	log := newLog(os.Stderr, verbosity)
-	b, err := assemble(ctx, throughDaemon(ctx, cfg), 0, log, nil)
+	b, err := assemble(ctx, throughDaemon(ctx, cfg), 0, log, new(observers), nil)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ var (
 )
 
 // newSubstituter makes the one substituter of a store.
-func newSubstituter(cfg *config.Config, store *localstore.Store, chain *s3.Chain, keys func(*settings.Settings) pathinfo.Keys, ids *activity.IDs, log zerolog.Logger) *substituter {
+func newSubstituter(cfg *config.Config, store *localstore.Store, chain *s3.Chain, keys func(*settings.Settings) pathinfo.Keys, ids *activity.IDs, watch substitute.Observer, log zerolog.Logger) *substituter {
 	s := cfg.Settings
 	infos := narinfocache.New(narinfocache.Options{
 		Path: narinfoCacheFile(), UseWAL: s.UseSQLiteWAL,
@@ -54,6 +54,7 @@ func newSubstituter(cfg *config.Config, store *localstore.Store, chain *s3.Chain
 	return &substituter{substitute.New(substitute.Options{
 		Store: store, Open: o.open, Keys: keys, IDs: ids,
 		RequireSigs: cfg.Store.RequireSigs, ReadOnly: cfg.Store.ReadOnly, StoreURI: storeURI(cfg.Store.Reference),
+		Observer: watch,
 	}), infos, engine}
 }
 

@@ -53,6 +53,8 @@ type Options struct {
 	// Nested is set when the client is a builder, of whose build Store and
 	// Builder show it no more than it may see; nil for ordinary clients.
 	Nested Nested
+	// Observer is told what the connection does; nil if nobody wants to know.
+	Observer Observer
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -78,7 +80,9 @@ type conn struct {
 	// fatal is set when the stream is out of step: the connection ends after
 	// what has been written.
 	fatal error
-	idle  func()
+	// told is the error that the client was told last.
+	told error
+	idle func()
 }
 
 // Serve answers a client's requests until it hangs up or the stream cannot be
@@ -181,7 +185,7 @@ func (c *conn) serve(ctx context.Context) error {
 		}
 		c.o.Log.Debug().Uint64("op", uint64(op)).Msg("received daemon op")
 		c.tunnel.debugOp(op)
-		if err := c.perform(ctx, op); err != nil {
+		if err := c.observed(op, func() error { return c.perform(ctx, op) }); err != nil {
 			return c.giveUp(unexpected(err))
 		}
 		if err := c.out.Flush(); err != nil {
@@ -270,6 +274,7 @@ func (c *conn) work(f func() error, reply func()) error {
 }
 
 func (c *conn) sendError(err error) {
+	c.told = err
 	e := wireError(err)
 	if !c.out.Version.AtLeast(26) {
 		e = &protocol.Error{Message: wholeText(e), Status: e.Status}

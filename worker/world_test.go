@@ -42,6 +42,8 @@ type world struct {
 	ids   activity.IDs
 	// memory is shared by the connections; nil: none is.
 	memory wire.Ledger
+	// observer is told what the connections do; may be nil.
+	observer Observer
 
 	builder     fakeBuilder
 	collector   fakeCollector
@@ -226,6 +228,7 @@ func (w *world) start(trusted bool) *peer {
 			Store: w.store, Builder: &w.builder, Collector: &w.collector, Substituter: &w.substituter,
 			Roots: w.store.NewTempRoots(), RequireSigs: true, Keys: func(*settings.Settings) pathinfo.Keys { return w.keys },
 			NixVersion: "2.34.8", Settings: w.set, IDs: &w.ids, User: "somebody", Client: 1, Trusted: trusted, Memory: w.memory, Log: w.log,
+			Observer: w.observer,
 		})
 	}()
 	w.t.Cleanup(func() {

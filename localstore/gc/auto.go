@@ -27,6 +27,9 @@ type Limits struct {
 // (LocalStore::autoGC).
 const settled = 0.97
 
+// AutoFor is who asks for the collections of an [Auto].
+const AutoFor = "min-free"
+
 // Auto collects garbage when space runs out. There is one for a store, however many clients want space: one looks, one
 // collection runs, and all wait for that. Its methods may be called from any goroutine.
 type Auto struct {
@@ -162,7 +165,7 @@ func (a *Auto) collect(l Limits) {
 	}
 	res, err := a.collector.Collect(a.ctx, Request{
 		Action: DeleteDead, WholeStore: true, Needed: needed,
-		KeepOutputs: l.KeepOutputs, KeepDerivations: l.KeepDerivations, Log: demoted{a.log},
+		KeepOutputs: l.KeepOutputs, KeepDerivations: l.KeepDerivations, Log: demoted{a.log}, For: AutoFor,
 	})
 	if err != nil && a.ctx.Err() == nil {
 		a.log.Message(activity.Error, fmt.Sprintf("auto-GC: %v", err))

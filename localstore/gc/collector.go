@@ -48,6 +48,8 @@ type Options struct {
 	// Step, if not nil, is called after each step of a collection with the step's name: "locked", "roots", "planned",
 	// "claimed", "invalidated", "deleted", "links". If it fails the collection ends there.
 	Step func(name string) error
+	// Observer is told of collections; nil if nobody wants to know.
+	Observer Observer
 }
 
 // Collector finds roots and collects garbage in one store. Its methods may be called from any goroutine; collections
@@ -55,6 +57,7 @@ type Options struct {
 type Collector struct {
 	o    Options
 	turn chan struct{} // holds one element while a collection runs
+	shown
 }
 
 // New gives a collector.
@@ -122,7 +125,9 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 		}
 	}
 	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims()}
+	hide := c.show(r)
 	err = r.collect(ctx)
+	hide(err)
 	if req.Action.deletes() && len(r.results.Paths) > 0 {
 		c.o.Store.Tidy()
 	}
@@ -167,6 +172,7 @@ type run struct {
 	req    Request
 	dir    storepath.Dir
 	claims *claims
+	sight  *sight
 
 	results Results // guarded by the executor while that runs
 }
@@ -196,6 +202,7 @@ func (r *run) collect(ctx context.Context) error {
 	if err := r.o.Step("roots"); err != nil {
 		return err
 	}
+	r.sight.step.Store("planning")
 	if !r.req.WholeStore || r.req.MaxFreed > 0 {
 		if err := r.sweep(ctx, found); err != nil {
 			return err
@@ -204,6 +211,7 @@ func (r *run) collect(ctx context.Context) error {
 	if !r.req.Action.deletes() {
 		return nil
 	}
+	r.sight.step.Store("deleting unused links")
 	return r.deleteUnusedLinks(ctx)
 }
 
@@ -273,6 +281,8 @@ func (r *run) sweep(ctx context.Context, found roots.Roots) error {
 		r.results.Paths = append(r.dir.PrintAll(g.pathsOf(p.dead)), left.names(r.dir)...)
 		return nil
 	}
+	r.sight.step.Store("deleting")
+	r.sight.dead.Store(uint64(len(p.dead) + len(left.junk)))
 	if err := r.execute(ctx, g, p, &left); err != nil {
 		return err
 	}

@@ -352,6 +352,8 @@ func (e *executor) do(j job) {
 	e.results.Paths = append(e.results.Paths, path)
 	e.results.BytesFreed += freed
 	e.mu.Unlock()
+	e.sight.deleted.Add(1)
+	e.sight.freed.Add(freed)
 	if err != nil && e.o.IgnoreDeleteFailure && e.ctx.Err() == nil {
 		what := "garbage in store directory"
 		if j.known {

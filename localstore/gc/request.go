@@ -36,6 +36,8 @@ type Request struct {
 	// keep-outputs and keep-derivations). Clients before 2.35 expect both to count for DeleteSpecific, later ones
 	// neither; they never count for the other actions on specific paths.
 	KeepOutputs, KeepDerivations bool
+	// For names who asks, for the [Observer].
+	For string
 	// Log receives messages; nil drops them.
 	Log activity.Sink
 }

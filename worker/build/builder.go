@@ -56,6 +56,8 @@ type Options struct {
 	SystemFeatures []string
 	// Timed is told of each build whose builder has run, at its end and on its goroutine; nil if nobody wants to know.
 	Timed func(drvPath storepath.Path, t Timing)
+	// Observer is told what becomes of builds; nil if nobody wants to know.
+	Observer Observer
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -79,7 +81,7 @@ func New(o Options) *Scheduler {
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
-	s.remote = o.Remote
+	s.remote, s.observer = o.Remote, o.Observer
 	s.ended = b.chroots.close
 	return s
 }

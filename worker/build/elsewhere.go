@@ -291,6 +291,7 @@ func (l *remoteLog) Stop(id activity.ID) { l.a.j.feed.Stop(id) }
 
 // Result passes a result on. The lines are not the end of the log that a failure's text shows, as upstream.
 func (l *remoteLog) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	l.a.j.feed.latest.note(kind, fields)
 	l.a.j.feed.result(id, kind, fields, true)
 	if l.a.logFile == nil || len(fields) == 0 {
 		return

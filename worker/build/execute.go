@@ -183,6 +183,7 @@ func (a *attempt) announceBuild(where, machine string) {
 		what = "checking outputs of '%s'"
 	}
 	drv := a.dir.Print(a.j.drvPath)
+	a.s.began(a.j, machine)
 	a.activity = a.s.ids.Next()
 	a.j.feed.Start(a.activity, activity.Info, activity.Build, strings.Replace(what, "%s", drv, 1)+where,
 		[]activity.Field{activity.Text(drv), activity.Text(machine), activity.Number(1), activity.Number(1)}, 0)
@@ -303,6 +304,7 @@ func (a *attempt) passOn(p *sandbox.Process, log io.Writer, l *limits) error {
 				silence.Reset(a.set.MaxSilentTime.Duration())
 			}
 			size += uint64(n)
+			a.j.logSize.Store(size)
 			if a.set.MaxBuildLogSize > 0 && size > a.set.MaxBuildLogSize && !l.tooLong {
 				l.tooLong = true
 				p.Kill()

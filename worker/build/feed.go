@@ -19,6 +19,17 @@ type feed struct {
 	live   []started // activities that have not stopped, in order
 	past   []event   // recent results and messages, oldest first
 	size   int       // bytes in past
+
+	latest latest
+}
+
+// latest is what people want to know first about a builder. It has a mutex of its own, which is never held for long: that
+// of a feed is while clients take what they are told.
+type latest struct {
+	phases func(phase string) // is told of phases; set before there are any, may be nil
+
+	mu          sync.Mutex
+	phase, line string // what the builder has announced last, and the last line of its log
 }
 
 type started struct {
@@ -126,7 +137,32 @@ func (f *feed) Stop(id activity.ID) {
 
 // Result passes a result on.
 func (f *feed) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	f.latest.note(kind, fields)
 	f.result(id, kind, fields, false)
+}
+
+// note takes in what a builder says.
+func (l *latest) note(kind activity.ResultType, fields []activity.Field) {
+	if kind != activity.BuildLogLine && kind != activity.SetPhase || len(fields) == 0 {
+		return
+	}
+	text := fields[0].Text
+	l.mu.Lock()
+	if kind == activity.BuildLogLine {
+		l.line = text
+	} else {
+		l.phase = text
+	}
+	l.mu.Unlock()
+	if kind == activity.SetPhase && l.phases != nil {
+		l.phases(text)
+	}
+}
+
+func (l *latest) get() (phase, line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.phase, l.line
 }
 
 func (f *feed) result(id activity.ID, kind activity.ResultType, fields []activity.Field, nested bool) {

@@ -65,8 +65,7 @@ func (s *Scheduler) admitLocked(key gateKey) {
 		return
 	}
 	g.asking = j
-	j.setState(jobWaiting)
-	j.reason = "machine"
+	j.setWaiting(jobWaiting, "machine")
 	if j.resume != nil {
 		close(j.resume)
 		j.resume = nil
@@ -138,7 +137,7 @@ func (s *Scheduler) standAtGate(j *job) error {
 		defer s.mu.Unlock()
 		j.resume = nil
 		if j.state == jobAsking {
-			j.setState(jobWaiting)
+			j.setWaiting(jobWaiting, "machine")
 		}
 		return context.Cause(j.ctx)
 	}
@@ -164,8 +163,7 @@ func (s *Scheduler) returnSlot(j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freeSlotLocked(j)
-	j.setState(jobWaiting)
-	j.reason = "machine"
+	j.setWaiting(jobWaiting, "machine")
 	for _, sub := range j.subs {
 		sub.req.inbox.post(notice{goal: sub.goal, stopped: true})
 	}
@@ -236,8 +234,7 @@ func (s *Scheduler) awaitMachine(j *job, changed <-chan struct{}, poll time.Dura
 	defer s.mu.Unlock()
 	if local && j.resume == resume {
 		j.resume = nil
-		j.setState(jobWaiting)
-		j.reason = "machine"
+		j.setWaiting(jobWaiting, "machine")
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"nixdaemon/protocol/derivation"
@@ -55,6 +56,13 @@ type job struct {
 	begun    chan struct{}
 	hasBegun func()
 
+	// observer may be nil. It, id and queued are set once, when the job becomes known.
+	observer Observer
+	id       BuildID
+	queued   QueuedBuild
+	// logSize is how many bytes the builder has printed.
+	logSize atomic.Uint64
+
 	// Guarded by Scheduler.mu.
 	subs    []*subscription
 	state   jobState
@@ -66,11 +74,20 @@ type job struct {
 	wants  []*subscription
 	lentTo *job
 	lender *job
+	// Of the builder: where it was started, and when; zero before.
+	machine string
+	beganAt time.Time
 }
 
 func (j *job) waitsForSlot() bool { return j.state == jobQueued }
 
-func (j *job) setState(state jobState) { j.state, j.since, j.reason = state, time.Now(), "" }
+func (j *job) setState(state jobState) { j.setWaiting(state, "") }
+
+// setWaiting is setState for jobWaiting, with what is waited for.
+func (j *job) setWaiting(state jobState, reason string) {
+	j.state, j.since, j.reason = state, time.Now(), reason
+	j.observed()
+}
 
 // subscription is one request's interest in a job.
 type subscription struct {

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -38,9 +39,12 @@ type Scheduler struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // jobs that run, and requests
 
+	observer Observer // may be nil
+
 	mu     sync.Mutex
 	closed bool
 	jobs   map[jobKey]*job
+	lastID BuildID
 	slots  slots
 
 	remotes remotes
@@ -100,6 +104,7 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 		j.ctx, j.cancel = context.WithCancel(s.base)
 		j.begun = make(chan struct{})
 		j.hasBegun = sync.OnceFunc(func() { close(j.begun) })
+		s.introduceLocked(j, ClientID{r.sess.User, r.sess.Client})
 		j.setState(jobQueued)
 		s.jobs[j.key] = j
 		if j.machines != nil {
@@ -124,6 +129,17 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 	s.mu.Unlock()
 	j.feed.join(r.jobs)
 	return sub
+}
+
+// introduceLocked makes a new job known.
+func (s *Scheduler) introduceLocked(j *job, client ClientID) {
+	s.lastID++
+	j.id, j.observer = s.lastID, s.observer
+	j.queued = QueuedBuild{ID: j.id, Drv: j.drvPath, Mode: j.mode, For: client, Time: time.Now()}
+	if j.observer != nil {
+		j.feed.latest.phases = func(phase string) { j.observer.BuildPhase(j.id, phase) }
+		j.observer.BuildQueued(j.queued)
+	}
 }
 
 // unsubscribe ends a request's interest. A job that nobody else wants ends.
@@ -152,6 +168,7 @@ func (s *Scheduler) abandonLocked(j *job) {
 	if (j.state == jobQueued || j.state == jobAsking) && j.resume == nil {
 		j.setState(jobDone)
 		j.releaseMachines()
+		j.endedLocked(&outcome{err: context.Canceled}, nil)
 	}
 	j.cancel()
 }
@@ -197,6 +214,7 @@ func (s *Scheduler) perform(j *job) {
 		s.slots.release(sub.slot)
 	}
 	s.freeSlotLocked(j)
+	j.endedLocked(&out, clientsOf(subs))
 	failed := out.failure != nil || out.err != nil
 	if failed {
 		for _, sub := range subs {
@@ -236,8 +254,7 @@ func (s *Scheduler) giveSlotBack(j *job, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freeSlotLocked(j)
-	j.setState(jobWaiting)
-	j.reason = reason
+	j.setWaiting(jobWaiting, reason)
 	for _, sub := range j.subs {
 		sub.req.inbox.post(notice{goal: sub.goal, stopped: true})
 	}
@@ -255,7 +272,7 @@ func (s *Scheduler) takeSlot(j *job) error {
 		defer s.mu.Unlock()
 		j.resume = nil
 		if j.state == jobQueued {
-			j.setState(jobWaiting)
+			j.setWaiting(jobWaiting, "slot")
 		}
 		return context.Cause(j.ctx)
 	}

@@ -20,12 +20,19 @@ type Status struct {
 
 // BuildStatus is one build that runs or waits.
 type BuildStatus struct {
+	ID   BuildID
 	Drv  storepath.Path
 	Mode derivation.BuildMode
 	// State is "running", "queued" for a slot, or "waiting" for what Reason says.
 	State, Reason string
-	// Since is when the state began.
-	Since time.Time
+	// Since is when the state began, Queued when the build became known, Began when its builder was started, zero before.
+	Since, Queued, Began time.Time
+	// Machine is where the builder runs; "" is here.
+	Machine string
+	// Phase is what the builder has announced last, LastLine the last line of its log.
+	Phase, LastLine string
+	// LogSize is how many bytes it has printed.
+	LogSize uint64
 	// Clients are those who want it.
 	Clients []ClientID
 }
@@ -72,7 +79,11 @@ func (s *Scheduler) Status() Status {
 }
 
 func (j *job) statusLocked() BuildStatus {
-	b := BuildStatus{Drv: j.drvPath, Mode: j.mode, Reason: j.reason, Since: j.since}
+	b := BuildStatus{
+		ID: j.id, Drv: j.drvPath, Mode: j.mode, Reason: j.reason, Since: j.since, Queued: j.queued.Time, Began: j.beganAt,
+		Machine: j.machine, LogSize: j.logSize.Load(), Clients: clientsOf(j.subs),
+	}
+	b.Phase, b.LastLine = j.feed.latest.get()
 	switch j.state {
 	case jobQueued:
 		b.State = "queued"
@@ -83,8 +94,8 @@ func (j *job) statusLocked() BuildStatus {
 	case jobAsking:
 		b.State, b.Reason = "waiting", "machine"
 	}
-	for _, sub := range j.subs {
-		b.Clients = append(b.Clients, ClientID{sub.req.sess.User, sub.req.sess.Client})
+	if b.State == "running" && b.Reason != "" {
+		b.State = "waiting"
 	}
 	return b
 }

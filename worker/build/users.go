@@ -63,6 +63,8 @@ func (a *attempt) waitForUser(r buildusers.Request) (err error) {
 		textf("waiting for a free build user ID for '%s'", a.dir.Print(a.j.drvPath)).Coloured(), nil, 0)
 	a.j.hasBegun()
 	defer a.j.feed.Stop(id)
+	a.s.hold(a.j, "build user")
+	defer a.s.hold(a.j, "")
 	a.user, err = a.o.Users.Acquire(a.ctx, r)
 	return err
 }

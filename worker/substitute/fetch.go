@@ -43,12 +43,12 @@ type fetchKey struct {
 func (s *Substituter) Fetch(ctx context.Context, sess *session.Session, o *Offer, repair bool) error {
 	key := fetchKey{o.Info.Path, o.source.URI(), o.Info.NarHash, repair}
 	_, err := s.fetches.do(ctx, key, sess.Log, func(ctx context.Context, log activity.Sink) (struct{}, error) {
-		return struct{}{}, s.fetch(ctx, Asker{Settings: sess.Settings, Log: log}, o, repair)
+		return struct{}{}, s.fetch(ctx, Asker{Settings: sess.Settings, Log: log}, sess, o, repair)
 	})
 	return err
 }
 
-func (s *Substituter) fetch(ctx context.Context, a Asker, o *Offer, repair bool) error {
+func (s *Substituter) fetch(ctx context.Context, a Asker, sess *session.Session, o *Offer, repair bool) error {
 	id := s.o.IDs.Next()
 	there := o.source.Dir().Print(o.remote.Path)
 	a.Log.Start(id, activity.Error, activity.Substitute, "", []activity.Field{
@@ -63,7 +63,9 @@ func (s *Substituter) fetch(ctx context.Context, a Asker, o *Offer, repair bool)
 	a.Log.Start(copyID, activity.Info, activity.CopyPath, s.copyMessage(there, o.source.URI()), []activity.Field{
 		activity.Text(there), activity.Text(o.source.URI()), activity.Text(s.o.StoreURI)}, id)
 	defer a.Log.Stop(copyID)
-	return s.copy(ctx, a.under(copyID), o, there, repair)
+	return s.observed(ctx, sess, o, func(ctx context.Context, f *fetching) error {
+		return s.copy(ctx, a.under(copyID), o, there, repair, f)
+	})
 }
 
 // copyMessage leaves out the store that everybody means (store-api.cc, makeCopyPathMessage).
@@ -75,11 +77,11 @@ func (s *Substituter) copyMessage(path, from string) string {
 	return "copying path '" + path + "' from '" + from + "'"
 }
 
-func (s *Substituter) copy(ctx context.Context, a Asker, o *Offer, there string, repair bool) error {
+func (s *Substituter) copy(ctx context.Context, a Asker, o *Offer, there string, repair bool, f *fetching) error {
 	info := *o.Info
 	info.Ultimate = false
 	info.RegistrationTime = 0
-	stream := &download{ctx: ctx, asker: a, offer: o, path: there, left: 2*info.NarSize + slack}
+	stream := &download{ctx: ctx, asker: a, offer: o, path: there, left: 2*info.NarSize + slack, progress: f}
 	defer stream.close()
 	in := narReaders.Get().(*wire.Reader)
 	in.Reset(stream)
@@ -117,6 +119,8 @@ type download struct {
 	done uint64        // bytes that were
 	err  error         // why it broke off; nil while it goes well
 
+	progress *fetching // counts what has arrived, for whoever wants to know
+
 	shown     uint64
 	shownTime time.Time
 }
@@ -146,6 +150,7 @@ func (d *download) Read(p []byte) (int, error) {
 // account counts what has arrived, and shows it.
 func (d *download) account(n uint64) {
 	d.done += n
+	d.progress.add(n)
 	if n > d.left {
 		d.err = errorf(nil, "NAR for '%s' fetched from '%s' is larger than it should be", d.path, d.offer.source.URI())
 		d.left = 0

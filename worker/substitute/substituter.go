@@ -38,6 +38,8 @@ type Options struct {
 	StoreURI string
 	// IDs numbers activities.
 	IDs *activity.IDs
+	// Observer is told of what is fetched; nil if nobody wants to know.
+	Observer Observer
 }
 
 // Substituter gets paths from the stores that the sessions name. Its methods may be called from any goroutine.
@@ -45,6 +47,8 @@ type Substituter struct {
 	o       Options
 	stores  *registry
 	fetches flights[fetchKey, struct{}]
+
+	progress progress
 }
 
 // New makes a substituter. Close it.
