@@ -36,6 +36,8 @@ type Store struct {
 	// Guards roots.
 	rootsMu sync.Mutex
 	roots   map[*TempRoots]struct{}
+
+	late lateRoots
 }
 
 // Open opens the store, creating what is missing of its directories and database, and waits for another process
@@ -216,10 +218,11 @@ func (s *Store) Refresh(ctx context.Context) error {
 // Close closes the store when everything that uses it has ended. It must be called once.
 func (s *Store) Close() error {
 	s.syncs.close()
+	err := s.late.close()
 	h := s.current.Load()
 	h.release()
 	<-h.done
-	return h.err
+	return errors.Join(err, h.err)
 }
 
 // Dir is the directory that paths are printed with.

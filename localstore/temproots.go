@@ -145,6 +145,25 @@ func (t *TempRoots) record(ctx context.Context, h *handle, text []byte, fresh []
 	}
 }
 
+// note writes a root down and tells nobody.
+func (t *TempRoots) note(p storepath.Path) error {
+	h := t.store.acquire()
+	defer h.release()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.known[p]; known {
+		return nil
+	}
+	if err := t.prepare(h); err != nil {
+		return err
+	}
+	if _, err := t.file.WriteString(t.store.opts.StoreDir.Print(p) + "\x00"); err != nil {
+		return fmt.Errorf("write temporary root: %w", err)
+	}
+	t.remember([]storepath.Path{p})
+	return nil
+}
+
 // isGone tells whether a collector has ended, or has not begun to listen: then its lock is asked for again.
 func isGone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EPIPE) ||

@@ -25,6 +25,8 @@ type Store interface {
 	Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error)
 	// TempRootPaths gives the temporary roots of this process.
 	TempRootPaths() ([]storepath.Path, error)
+	// HoldRoot makes a path a temporary root of this process for some seconds.
+	HoldRoot(p storepath.Path) error
 	// DropRows makes paths invalid in one transaction; it fails if one has other referrers.
 	DropRows(ctx context.Context, paths []storepath.Path) (int, error)
 	// SyncDropped returns once not even a power cut can make those paths valid again.
@@ -189,7 +191,7 @@ func (r *run) collect(ctx context.Context) error {
 	if err := r.o.Step("locked"); err != nil {
 		return err
 	}
-	server, err := serve(filepath.Join(r.o.Store.StateDir(), socketName), r.dir, r.claims, r.req.Log)
+	server, err := serve(filepath.Join(r.o.Store.StateDir(), socketName), r.dir, r.claims, r.o.Store.HoldRoot, r.req.Log)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,6 +82,56 @@ func TestRootToldDuringCollection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForeignRootOutlivesCollection has another process tell us of a root without having written it down, as upstream's
+// do: the next collection keeps it, too. What our own process tells of it has written down before.
+func TestForeignRootOutlivesCollection(t *testing.T) {
+	if socket := os.Getenv("GC_TEST_SOCKET"); socket != "" {
+		tellRoot(socket, os.Getenv("GC_TEST_ROOT"))
+	}
+	f := newFixture(t, tower())
+	c := f.collector(func(step string) error {
+		if step != "planned" {
+			return nil
+		}
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestForeignRootOutlivesCollection$")
+		cmd.Env = append(os.Environ(), "GC_TEST_SOCKET="+filepath.Join(f.opt.StateDir, socketName), "GC_TEST_ROOT="+f.dir.Print(testPath(4)))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		ours := f.connect()
+		ours.send(f.dir.Print(testPath(5)))
+		if !ours.answered() {
+			return errors.New("not answered")
+		}
+		return nil
+	})
+	if _, err := c.Collect(context.Background(), wholeStore(DeleteDead)); err != nil {
+		t.Fatal(err)
+	}
+	f.check(1, 2, 3, 4, 5)
+	if _, err := f.collector(nil).Collect(context.Background(), wholeStore(DeleteDead)); err != nil {
+		t.Fatal(err)
+	}
+	f.check(1, 2, 4)
+}
+
+// tellRoot is the other process.
+func tellRoot(socket, root string) {
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		_, err = io.WriteString(conn, root+"\n")
+	}
+	if err == nil {
+		_, err = io.ReadFull(conn, make([]byte, 1))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 func TestRootToldWhileDeleted(t *testing.T) {

@@ -35,6 +35,7 @@ type server struct {
 	listener net.Listener
 	dir      storepath.Dir
 	claims   *claims
+	hold     func(storepath.Path) error // keeps a root of another process beyond this collection
 	log      activity.Sink
 	done     sync.WaitGroup
 
@@ -43,12 +44,12 @@ type server struct {
 	closed  bool
 }
 
-func serve(path string, dir storepath.Dir, c *claims, log activity.Sink) (*server, error) {
+func serve(path string, dir storepath.Dir, c *claims, hold func(storepath.Path) error, log activity.Sink) (*server, error) {
 	l, err := listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen for roots: %w", err)
 	}
-	s := &server{listener: l, dir: dir, claims: c, log: log}
+	s := &server{listener: l, dir: dir, claims: c, hold: hold, log: log}
 	s.done.Go(s.accept)
 	return s, nil
 }
@@ -183,6 +184,7 @@ func (s *server) talk(conn net.Conn) {
 	in := bufio.NewReaderSize(conn, maxLine)
 	out := bufio.NewWriterSize(conn, 256)
 	complained := false
+	foreign := peerPID(conn) != os.Getpid()
 	for {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
@@ -197,6 +199,13 @@ func (s *server) talk(conn net.Conn) {
 			}
 			if !s.claims.claim(p.HashPart()) {
 				return
+			}
+			// Ours have written it down before they asked.
+			if foreign {
+				if err := s.hold(p); err != nil {
+					s.log.Message(activity.Error, "keeping a root of another process: "+err.Error())
+					return
+				}
 			}
 		case !complained:
 			s.log.Message(activity.Error, "received garbage instead of a root from client")
