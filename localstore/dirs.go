@@ -59,6 +59,14 @@ func (o *Options) createDirs() error {
 	return o.checkSymlinks()
 }
 
+// shortLocksDir is empty for a store that is not written to.
+func (o *Options) shortLocksDir() string {
+	if o.ReadOnly {
+		return ""
+	}
+	return filepath.Join(o.StateDir, shortLocksName)
+}
+
 func mkdirAll(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("creating directory \"%s\": %w", dir, errors.Unwrap(err))

@@ -108,7 +108,7 @@ func (s *Store) open(ctx context.Context) (_ *handle, err error) {
 	if h.root, err = fstree.OpenRoot(o.RealDir); err != nil {
 		return nil, err
 	}
-	h.short = newShortLocks(h.root)
+	h.short = newShortLocks(h.root, o.shortLocksDir())
 	if h.links, err = fstree.OpenDir(o.linksDir()); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"testing"
 
@@ -266,15 +265,8 @@ func clean(w *world) {
 	if found || err != nil {
 		w.t.Error("store is damaged: ", found, err)
 	}
-	left, err := os.ReadDir(w.store.RealDir())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, entry := range left {
-		if p, err := storepath.ParseBase(entry.Name()); err == nil && w.valid(p) || entry.Name() == ".links" || strings.HasSuffix(entry.Name(), ".lock") {
-			continue
-		}
-		w.t.Error("left behind: ", entry.Name())
+	if extra := w.extra(); len(extra) != 0 {
+		w.t.Error("left behind: ", extra)
 	}
 }
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -71,15 +72,15 @@ func realisationOf(w *world, v protocol.Version) *pathinfo.Realisation {
 }
 
 // newNAR is an addition that the store does not have.
-func newNAR(w *world, v protocol.Version) (*pathinfo.Info, string) {
-	archive := archiveOf(fmt.Sprint("nar", v))
+func newNAR(w *world, kind string, v protocol.Version) (*pathinfo.Info, string) {
+	archive := archiveOf(fmt.Sprint(kind, v))
 	return w.infoOf("nar", archive, true), archive
 }
 
 func exported(w *world, v protocol.Version) string {
 	var b strings.Builder
 	to := wire.NewWriter(&b)
-	info, archive := newNAR(w, v)
+	info, archive := newNAR(w, "exported", v)
 	to.Uint64(1)
 	to.WriteString(archive)
 	to.Uint64(0x4558494e)
@@ -200,7 +201,7 @@ var calls = []call{
 		return n, err
 	})},
 	{op: protocol.OpAddToStoreNar, reply: noText, request: func(w *world, to *protocol.Writer) {
-		info, archive := newNAR(w, to.Version)
+		info, archive := newNAR(w, "nar", to.Version)
 		to.AddToStoreNar(protocol.AddToStoreNarRequest{Info: info})
 		switch {
 		case to.Version.AtLeast(23):
@@ -208,7 +209,7 @@ var calls = []call{
 		case !to.Version.AtLeast(21):
 			to.WriteString(archive)
 		}
-	}, pulled: func(w *world, v protocol.Version) string { return second2(newNAR(w, v)) }},
+	}, pulled: func(w *world, v protocol.Version) string { return second2(newNAR(w, "nar", v)) }},
 	{op: protocol.OpQueryMissing, request: someBuilds, reply: read((*protocol.Reader).Missing)},
 	{op: protocol.OpQueryDerivationOutputMap, request: aDrv, reply: read((*protocol.Reader).OutputMap)},
 	{op: protocol.OpRegisterDrvOutput, reply: noText, request: func(w *world, to *protocol.Writer) {
@@ -221,7 +222,7 @@ var calls = []call{
 		return err
 	}},
 	{op: protocol.OpAddMultipleToStore, reply: noText, request: func(w *world, to *protocol.Writer) {
-		info, archive := newNAR(w, to.Version)
+		info, archive := newNAR(w, "many", to.Version)
 		to.Bool(false)
 		to.Bool(false)
 		frames(entries(w, 1, addition{info, archive}))(to)
@@ -263,7 +264,8 @@ func entries(w *world, count uint64, additions ...addition) string {
 }
 
 // TestEveryRequestInEveryVersion makes each request over one connection and
-// looks whether the stream is in step afterwards.
+// looks whether the stream is in step afterwards. At the moment of the answer
+// the store holds store paths alone: no lock files of what was added.
 func TestEveryRequestInEveryVersion(t *testing.T) {
 	w := newWorld(t)
 	w.substituter.paths = []storepath.Path{w.file.Path}
@@ -286,6 +288,9 @@ func TestEveryRequestInEveryVersion(t *testing.T) {
 			if err := c.reply(p.in); err != nil {
 				t.Fatalf("%v %s: %v", v, c.op, err)
 			}
+			if extra := w.extra(); len(extra) != 0 {
+				t.Fatalf("%v %s: store holds %v", v, c.op, extra)
+			}
 			p.inStep()
 		}
 		if err := p.end(); err != nil {
@@ -297,6 +302,22 @@ func TestEveryRequestInEveryVersion(t *testing.T) {
 			t.Error("not tried: ", op)
 		}
 	}
+}
+
+// extra lists what the store directory holds besides valid paths.
+func (w *world) extra() []string {
+	w.t.Helper()
+	entries, err := os.ReadDir(w.store.RealDir())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var extra []string
+	for _, entry := range entries {
+		if p, err := storepath.ParseBase(entry.Name()); entry.Name() != ".links" && (err != nil || !w.valid(p)) {
+			extra = append(extra, entry.Name())
+		}
+	}
+	return extra
 }
 
 // TestAnswers looks at what some requests say, which reading them does not.

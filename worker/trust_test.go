@@ -59,7 +59,7 @@ func manySignatures() []string {
 }
 
 func manilySigned(w *world, to *protocol.Writer) (*pathinfo.Info, string) {
-	info, archive := newNAR(w, to.Version)
+	info, archive := newNAR(w, "nar", to.Version)
 	for _, sig := range manySignatures() {
 		info.Sigs = append(info.Sigs, pathinfo.Signature(sig))
 	}
@@ -132,7 +132,7 @@ func TestTrust(t *testing.T) {
 			frames(entries(w, 1, unsigned(w)))(to)
 		}},
 		"content-addressed": {op: protocol.OpAddToStoreNar, request: func(w *world, to *protocol.Writer) {
-			info, archive := newNAR(w, to.Version)
+			info, archive := newNAR(w, "nar", to.Version)
 			to.AddToStoreNar(protocol.AddToStoreNarRequest{Info: info, Repair: true})
 			frames(archive)(to)
 		}},
@@ -218,7 +218,7 @@ func TestClaims(t *testing.T) {
 	}{{true, false, true}, {false, false, false}, {true, true, false}, {false, true, false}} {
 		w := newWorld(t)
 		p := w.dial(c.trusted, minor(38))
-		info, archive := newNAR(w, minor(38))
+		info, archive := newNAR(w, "nar", minor(38))
 		info.Ultimate, info.RegistrationTime = true, 12345
 		if c.many {
 			p.send(protocol.OpAddMultipleToStore, func(to *protocol.Writer) {

@@ -187,6 +187,19 @@ func TestLeftovers(t *testing.T) {
 		}
 	}
 	f.lock("tmp-1-1")
+	// Files that lock path after path: one in use, one of a killed process, which locks path 7 still.
+	f.write(pathlock.OwnPrefix+"a", "")
+	f.lock(pathlock.OwnPrefix + "a")
+	f.write(pathlock.OwnPrefix+"b", "")
+	linked := filepath.Join(store, lock(7))
+	if err := errors.Join(os.Chmod(store+"/"+pathlock.OwnPrefix+"b", pathlock.LinkedMode), os.Link(store+"/"+pathlock.OwnPrefix+"b", linked)); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := os.Open(linked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
 	// Not a lock file, though its name is like one's: it shares its contents with .links.
 	f.write("00000000000000000000000000000010-Cargo.lock", "content")
 	if err := os.Link(store+"/00000000000000000000000000000010-Cargo.lock", store+"/.links/cargo"); err != nil {
@@ -196,18 +209,21 @@ func TestLeftovers(t *testing.T) {
 	defer before.Close()
 
 	f.collect(wholeStore(DeleteDead))
-	want := append(names(1, 2, 3, 5), lock(5), lock(8), testPath(9).Base()+".chroot", "tmp-1-1")
+	want := append(names(1, 2, 3, 5), lock(5), lock(8), testPath(9).Base()+".chroot", "tmp-1-1", pathlock.OwnPrefix+"a")
 	if diff := cmp.Diff(sorted(want), f.onDisk()); diff != "" {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	if links, err := os.ReadDir(store + "/.links"); err != nil || len(links) != 0 {
 		t.Errorf("unused links: %v, %v", links, err)
 	}
+	if stale, err := pathlock.IsStale(waiting); !stale || err != nil {
+		t.Errorf("who waits for the lock file with two names does not learn that it is deleted: %t, %v", stale, err)
+	}
 	held.Close()
 	temp.Close()
 	f.collect(wholeStore(DeleteDead))
-	want = append(names(1, 2), "tmp-1-1")
-	if diff := cmp.Diff(want, f.onDisk()); diff != "" {
+	want = append(names(1, 2), "tmp-1-1", pathlock.OwnPrefix+"a")
+	if diff := cmp.Diff(sorted(want), f.onDisk()); diff != "" {
 		t.Errorf("left in the end (-want +got):\n%s", diff)
 	}
 }

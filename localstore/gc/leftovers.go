@@ -99,6 +99,13 @@ func (l *leftovers) claim(name string) (*inUse, error) {
 			return nil, nil // as upstream: no temporary directory of a store is of that kind
 		}
 		return use, err
+	case strings.HasPrefix(name, pathlock.OwnPrefix):
+		// Never marked: it may be a path's lock file, too, whose name would lead to a stale file for ever.
+		use, err := l.lock(name, unix.O_RDWR)
+		if isKind(err) {
+			return &inUse{}, nil
+		}
+		return use, err
 	case strings.HasSuffix(name, ".lock") && l.isLockFile(name):
 		use, err := l.lock(name, unix.O_RDWR)
 		if use != nil {
@@ -122,9 +129,7 @@ func (l *leftovers) isLockFile(name string) bool {
 	return unix.Fstatat(l.root.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && isLockFile(&st)
 }
 
-func isLockFile(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o200 != 0 && st.Size == 0 && st.Nlink == 1
-}
+func isLockFile(st *unix.Stat_t) bool { return st.Mode&0o200 != 0 && pathlock.Usable(st) }
 
 // isKind tells whether something could not be opened because it is of another kind, or gone.
 func isKind(err error) bool {

@@ -15,6 +15,22 @@ const (
 	lockFileMode = 0o600
 )
 
+// LinkedMode is the mode of files that have two names while they lock a path, see [Usable]: no other file's.
+const LinkedMode = 0o610
+
+// OwnPrefix begins the names that such files have besides those of the paths.
+const OwnPrefix = ".lock-"
+
+// Usable tells whether a file can be a lock file that nobody has marked as deleted.
+// A builder that may write beside the paths could have made the name of one lead to an empty file of the store, to have
+// it marked; so a file with several names must be one that this daemon itself has made so.
+func Usable(st *unix.Stat_t) bool {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return false
+	}
+	return st.Nlink <= 1 || st.Mode&0o7777 == LinkedMode && int(st.Uid) == unix.Geteuid()
+}
+
 // staleMark is what a deleter writes into the file after unlinking it.
 var staleMark = []byte{'d'}
 
@@ -123,8 +139,7 @@ func checkFresh(path string, fd int) (bool, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false, &openError{path, unix.EINVAL}
 	}
-	// A builder that may write beside the paths could have made it a name of an empty file of the store, to have it marked.
-	if st.Size == 0 && st.Nlink <= 1 {
+	if Usable(&st) {
 		return true, nil
 	}
 	if unix.Lstat(path, &named) == nil && named.Dev == st.Dev && named.Ino == st.Ino {

@@ -213,6 +213,33 @@ func TestLockFileThatIsAnotherFile(t *testing.T) {
 	}
 }
 
+// A lock file of this daemon with two names, which a killed process has left, is adopted: it cannot be replaced without
+// either a mark, which it would keep under the other name, or two holders.
+func TestLockFileWithTwoNames(t *testing.T) {
+	dir := t.TempDir()
+	path, own := filepath.Join(dir, "a"), filepath.Join(dir, OwnPrefix+"x")
+	if err := os.WriteFile(own, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(own, LinkedMode), os.Link(own, path+".lock")); err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := OpenLockFile(path+".lock", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	held := lock(t, New(), Options{}, path)
+	if ok, err := TryFlock(waiting, Exclusive); ok || err != nil {
+		t.Errorf("two have the lock: %v, %v", ok, err)
+	}
+	held.SetDeletion(true)
+	unlock(t, held)
+	if stale, err := IsStale(waiting); !stale || err != nil {
+		t.Errorf("a waiter does not learn that it was deleted: %v, %v", stale, err)
+	}
+}
+
 func TestRefusesWhatIsNoLockFile(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")

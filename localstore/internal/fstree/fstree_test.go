@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -438,67 +437,6 @@ func TestHashGit(t *testing.T) {
 		if err != nil || hash.Base16() != want {
 			t.Errorf("%s: %s, %v", name, hash.Base16(), err)
 		}
-	}
-}
-
-func TestLockFileIsRenamed(t *testing.T) {
-	d := tempDir(t)
-	f, err := d.CreateLockFile("a.lock")
-	if err != nil || f == nil {
-		t.Fatal(f, err)
-	}
-	if second, err := d.CreateLockFile("a.lock"); second != nil || err != nil {
-		t.Error("locked twice", err)
-	}
-	os.WriteFile(filepath.Join(d.Path(), "taken.lock"), nil, 0o600)
-	if err := f.Rename("taken.lock"); !errors.Is(err, fs.ErrExist) {
-		t.Error(err)
-	}
-	if err := f.Rename("b.lock"); err != nil {
-		t.Fatal(err)
-	}
-	waiter, err := os.OpenFile(filepath.Join(d.Path(), "b.lock"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer waiter.Close()
-	if err := unix.Flock(int(waiter.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
-		t.Error("is not locked", err)
-	}
-	if time.Since(f.Born()) > time.Minute {
-		t.Error("has no age")
-	}
-	if err := f.Delete(); err != nil {
-		t.Fatal(err)
-	}
-	if st, _ := waiter.Stat(); st.Size() == 0 {
-		t.Error("a waiter does not learn that the file is stale")
-	}
-	if exists, _ := d.Exists("b.lock"); exists {
-		t.Error("was not deleted")
-	}
-}
-
-// TestLockFileReplaced: somebody takes the file for garbage, deletes it, and makes another.
-func TestLockFileReplaced(t *testing.T) {
-	d := tempDir(t)
-	f, err := d.CreateLockFile("a.lock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.Remove(filepath.Join(d.Path(), "a.lock"))
-	os.WriteFile(filepath.Join(d.Path(), "a.lock"), []byte("theirs"), 0o600)
-	if err := f.Rename("b.lock"); !errors.Is(err, errReplaced) {
-		t.Error(err)
-	}
-	if err := f.Delete(); err != nil {
-		t.Error(err)
-	}
-	if text, err := os.ReadFile(filepath.Join(d.Path(), "a.lock")); string(text) != "theirs" {
-		t.Error(string(text), err)
-	}
-	if exists, _ := d.Exists("b.lock"); exists {
-		t.Error("their file has our name")
 	}
 }
 

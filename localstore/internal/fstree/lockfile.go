@@ -6,15 +6,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/localstore/pathlock"
 )
 
-// LockFile is a file that this process holds locked with flock(2) and that can be renamed within its directory.
+// LockFile is a file that this process holds locked with flock(2). It has a name of its own, and can lock paths, one at
+// a time, by having their lock files' names besides.
 type LockFile struct {
-	dir  *Dir
+	home *Dir
+	name string // within home
 	fd   int
 	ino  inode
-	name string
 	born time.Time
+	// The name that it has besides; dir is nil if there is none.
+	dir    *Dir
+	linked string
 }
 
 // CreateLockFile makes and locks a file of that name. It gives nil if somebody else has made it, or was faster
@@ -23,7 +29,7 @@ func (d *Dir) CreateLockFile(name string) (*LockFile, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	fd, err := openat(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := openat(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, pathlock.LinkedMode)
 	if err == unix.EEXIST {
 		return nil, nil
 	}
@@ -35,6 +41,9 @@ func (d *Dir) CreateLockFile(name string) (*LockFile, error) {
 	if err == nil {
 		err = fstat(fd, &st)
 	}
+	if err == nil && st.Mode&0o7777 != pathlock.LinkedMode { // because of the umask
+		err = retry(func() error { return unix.Fchmod(fd, pathlock.LinkedMode) })
+	}
 	if err != nil || st.Size != 0 {
 		unix.Close(fd)
 		if err == unix.EWOULDBLOCK || err == nil {
@@ -42,59 +51,91 @@ func (d *Dir) CreateLockFile(name string) (*LockFile, error) {
 		}
 		return nil, d.wrap("acquiring/releasing lock of", name, err)
 	}
-	return &LockFile{dir: d, fd: fd, ino: inode{uint64(st.Dev), st.Ino}, name: name, born: time.Now()}, nil
+	return &LockFile{home: d, name: name, fd: fd, ino: inode{uint64(st.Dev), st.Ino}, born: time.Now()}, nil
 }
 
-// Name is what the file is called now.
-func (f *LockFile) Name() string { return f.name }
+// Home is the directory where the file has a name of its own.
+func (f *LockFile) Home() *Dir { return f.home }
+
+// Linked tells whether [LockFile.Link] gave the file another name.
+func (f *LockFile) Linked() bool { return f.dir != nil }
 
 // Born is when the file was made.
 func (f *LockFile) Born() time.Time { return f.born }
 
-// errReplaced tells that the file's name leads to another file.
-var errReplaced = errors.New("lock file was replaced")
-
-// Rename gives the file another name. It fails with [io/fs.ErrExist] if that is taken.
-func (f *LockFile) Rename(name string) error {
-	if err := renameNoReplace(f.dir.fd, f.name, f.dir.fd, name); err != nil {
-		return f.dir.wrap("renaming lock file", f.name, err)
+// Link gives the file another name, beside its own. It fails with [io/fs.ErrExist] if that is taken.
+func (f *LockFile) Link(dir *Dir, name string) error {
+	if err := checkName(name); err != nil {
+		return err
 	}
-	var st unix.Stat_t
-	if err := fstatat(f.dir.fd, name, &st); err != nil {
-		return f.dir.wrap("getting status of", name, err)
+	if err := retry(func() error { return unix.Linkat(f.home.fd, f.name, dir.fd, name, 0) }); err != nil {
+		return dir.wrap("linking lock file", name, err)
 	}
-	if (inode{uint64(st.Dev), st.Ino}) != f.ino {
-		// Somebody deleted our file and made another: give it its name back.
-		return errors.Join(errReplaced, renameNoReplace(f.dir.fd, name, f.dir.fd, f.name))
-	}
-	f.name = name
+	f.dir, f.linked = dir, name
 	return nil
+}
+
+// Unlink takes the name away that [LockFile.Link] gave.
+func (f *LockFile) Unlink() error {
+	if f.dir == nil {
+		return nil
+	}
+	dir := f.dir
+	f.dir = nil
+	return f.remove(dir, f.linked)
+}
+
+// remove deletes a name of the file, unless it has become another's.
+func (f *LockFile) remove(dir *Dir, name string) error {
+	var st unix.Stat_t
+	err := fstatat(dir.fd, name, &st)
+	if err == nil && (inode{uint64(st.Dev), st.Ino}) == f.ino {
+		err = unlink(dir.fd, name, 0)
+	}
+	if err == nil || err == unix.ENOENT {
+		return nil
+	}
+	return dir.wrap("cannot unlink", name, err)
+}
+
+// Gone tells whether somebody has deleted all names of the file: it cannot be given another.
+func (f *LockFile) Gone() bool {
+	var st unix.Stat_t
+	return fstat(f.fd, &st) == nil && st.Nlink == 0
 }
 
 // Delete removes the file, marks it so that others who wait for it look again, and unlocks it.
 func (f *LockFile) Delete() error {
-	var st unix.Stat_t
-	err := fstatat(f.dir.fd, f.name, &st)
-	if err == nil && (inode{uint64(st.Dev), st.Ino}) == f.ino {
-		err = unlink(f.dir.fd, f.name, 0)
+	err := errors.Join(f.Unlink(), f.remove(f.home, f.name))
+	// Making it longer needs no space on the disk, which may be full.
+	if e := unix.Ftruncate(f.fd, 1); e != nil {
+		err = errors.Join(err, fmt.Errorf("mark lock file \"%s\": %w", f.home.join(f.name), e))
 	}
-	if err == unix.ENOENT {
-		err = nil
+	if e := unix.Close(f.fd); e != nil {
+		err = errors.Join(err, fmt.Errorf("close lock file \"%s\": %w", f.home.join(f.name), e))
 	}
-	if err != nil {
-		err = f.dir.wrap("cannot unlink", f.name, err)
-	}
-	return errors.Join(err, f.Abandon())
+	return err
 }
 
-// Abandon marks and unlocks a file that has no name any more.
-func (f *LockFile) Abandon() error {
-	_, err := unix.Pwrite(f.fd, []byte{'d'}, 0)
-	if e := unix.Close(f.fd); err == nil {
-		err = e
+// DeleteUnlocked deletes a file that no process has locked, without marking it. It is no error if one has.
+func (d *Dir) DeleteUnlocked(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	fd, err := openat(d.fd, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return d.wrap("opening lock file", name, err)
+	}
+	defer unix.Close(fd)
+	err = retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if err == unix.EWOULDBLOCK {
+		return nil
+	}
+	if err == nil {
+		err = unlink(d.fd, name, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("mark lock file \"%s\": %w", f.dir.join(f.name), err)
+		return d.wrap("cannot unlink", name, err)
 	}
 	return nil
 }
