@@ -104,6 +104,7 @@ func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer)
 		RequireSigs: f.cfg.Settings.RequireSigs, Keys: f.keys.trustedKeys, NixVersion: NixVersion,
 		Settings: f.cfg.Settings, IDs: &f.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: f.log,
 		Observer: peer.Observer,
+		JSONLog:  jsonLog(f.cfg.Settings.JSONLogPath),
 	})
 }
 

@@ -186,6 +186,6 @@ func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) erro
 		Store: b.store, Builder: b.builder, Collector: b.collector, Substituter: b.subst, Roots: b.store.NewTempRoots(),
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
 		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: b.log,
-		MakeRoom: b.auto.makeRoom, Observer: peer.Observer,
+		MakeRoom: b.auto.makeRoom, Observer: peer.Observer, JSONLog: jsonLog(b.cfg.Settings.JSONLogPath),
 	})
 }

@@ -124,14 +124,24 @@ func (c *conn) addToStoreNar(ctx context.Context) error {
 		return c.o.Store.AddNAR(ctx, req.Info, data, o)
 	}
 	return c.work(func() error {
-		switch {
-		case c.in.Version.AtLeast(23):
-			return c.framed(ctx, textFramesEnd, func(data *wire.FramedReader) error { return add(data) })
-		case c.in.Version.AtLeast(21):
-			return c.pull(add)
-		}
-		return c.raw(ctx, add)
+		return c.unchecked(o, c.paths(req.Info.Path), func() error {
+			switch {
+			case c.in.Version.AtLeast(23):
+				return c.framed(ctx, textFramesEnd, func(data *wire.FramedReader) error { return add(data) })
+			case c.in.Version.AtLeast(21):
+				return c.pull(add)
+			}
+			return c.raw(ctx, add)
+		})
 	}, nil)
+}
+
+// unchecked is audited for additions whose signatures nobody looks at.
+func (c *conn) unchecked(o localstore.AddOptions, about func(*Privilege), add func() error) error {
+	if !o.DontCheckSigs || !c.o.RequireSigs {
+		return add()
+	}
+	return c.audited(ActionImport, about, add)
 }
 
 // addMultipleToStore adds paths that come one after the other in a single
@@ -147,11 +157,16 @@ func (c *conn) addMultipleToStore(ctx context.Context) error {
 	return c.work(func() error {
 		c.in.Resize(pullSize) // one read takes many small paths
 		defer c.in.Resize(wire.DefaultBufferSize)
-		return c.framed(ctx, textFramesEnd, func(data *wire.FramedReader) error { return c.addEntries(ctx, data, o) })
+		var added []storepath.Path
+		about := func(deed *Privilege) { c.paths(added...)(deed) }
+		return c.unchecked(o, about, func() error {
+			return c.framed(ctx, textFramesEnd, func(data *wire.FramedReader) error { return c.addEntries(ctx, data, o, &added) })
+		})
 	}, nil)
 }
 
-func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o localstore.AddOptions) error {
+// addEntries notes what it is given if nobody checks it.
+func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o localstore.AddOptions, given *[]storepath.Path) error {
 	entries := c.in.Entry(data)
 	defer entries.Release()
 	entries.Features = c.in.Features
@@ -179,6 +194,9 @@ func (c *conn) addEntries(ctx context.Context, data *wire.FramedReader, o locals
 			return nil, nil, err
 		}
 		info.Ultimate = false
+		if o.DontCheckSigs {
+			*given = append(*given, info.Path)
+		}
 		return info, entries, nil
 	}, o)
 }
@@ -234,10 +252,12 @@ func (c *conn) addBuildLog(ctx context.Context) error {
 	}
 	return c.work(func() error {
 		return c.framed(ctx, textFramesEnd, func(log *wire.FramedReader) error {
-			if !c.o.Trusted {
-				return refuseLogs
-			}
-			return c.o.Store.AddBuildLog(ctx, drv, log)
+			return c.audited(ActionLog, c.paths(drv), func() error {
+				if !c.o.Trusted {
+					return refuseLogs
+				}
+				return c.o.Store.AddBuildLog(ctx, drv, log)
+			})
 		})
 	}, c.one)
 }

@@ -26,7 +26,7 @@ func (c *conn) buildRequest() ([]derivation.DerivedPath, derivation.BuildMode, e
 	}
 	mode, err := c.in.BuildMode()
 	if err == nil && mode == derivation.BuildRepair && !c.o.Trusted {
-		err = refuseRepair
+		err = c.audited(ActionRepair, c.derived(paths), func() error { return refuseRepair })
 	}
 	return paths, mode, err
 }
@@ -36,7 +36,9 @@ func (c *conn) buildPaths(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.work(func() error { return c.o.Builder.BuildPaths(ctx, c.sess, paths, mode) }, c.one)
+	return c.work(func() error {
+		return c.repairing(mode, c.derived(paths), func() error { return c.o.Builder.BuildPaths(ctx, c.sess, paths, mode) })
+	}, c.one)
 }
 
 func (c *conn) buildPathsWithResults(ctx context.Context) error {
@@ -45,10 +47,31 @@ func (c *conn) buildPathsWithResults(ctx context.Context) error {
 		return err
 	}
 	var results []derivation.KeyedBuildResult
-	return c.work(func() (err error) {
-		results, err = c.o.Builder.BuildPathsWithResults(ctx, c.sess, paths, mode)
-		return err
+	return c.work(func() error {
+		return c.repairing(mode, c.derived(paths), func() (err error) {
+			results, err = c.o.Builder.BuildPathsWithResults(ctx, c.sess, paths, mode)
+			return err
+		})
 	}, func() { c.out.KeyedBuildResults(results) })
+}
+
+// repairing is audited for builds that make anew what is there; others are
+// nothing special.
+func (c *conn) repairing(mode derivation.BuildMode, about func(*Privilege), build func() error) error {
+	if mode != derivation.BuildRepair {
+		return build()
+	}
+	return c.audited(ActionRepair, about, build)
+}
+
+// derived has a deed be about what is to be built.
+func (c *conn) derived(list []derivation.DerivedPath) func(*Privilege) {
+	return func(p *Privilege) {
+		for i := range list[:min(len(list), maxSubjects)] {
+			p.Subject = append(p.Subject, list[i].Format(c.o.Store.Dir(), "^"))
+		}
+		p.Details = map[string]uint64{"paths": uint64(len(list))}
+	}
 }
 
 func (c *conn) buildDerivation(ctx context.Context) error {
@@ -68,23 +91,41 @@ func (c *conn) buildDerivation(ctx context.Context) error {
 // client says of the path of its derivation is not believed, and the daemon
 // writes the derivation to a path of its own reckoning. Upstream lets everybody
 // repair here; what is repaired is gone for a moment, so we do as BuildPaths.
-func (c *conn) buildGiven(ctx context.Context, req protocol.BuildDerivationRequest) (derivation.BuildResult, error) {
+func (c *conn) buildGiven(ctx context.Context, req protocol.BuildDerivationRequest) (result derivation.BuildResult, err error) {
 	kind, err := req.Derivation.Type()
 	if err != nil {
 		return derivation.BuildResult{}, err
 	}
 	if !c.o.Trusted {
-		if !kind.IsCA {
-			return derivation.BuildResult{}, refuseBuild
-		}
-		if req.Mode == derivation.BuildRepair {
-			return derivation.BuildResult{}, refuseRepair
+		if err := c.mayBuild(kind, req); err != nil {
+			return derivation.BuildResult{}, err
 		}
 		if req.DrvPath, err = c.writeDerivation(ctx, req.Derivation); err != nil {
 			return derivation.BuildResult{}, err
 		}
 	}
-	return c.o.Builder.BuildDerivation(ctx, c.sess, req.DrvPath, req.Derivation, req.Mode)
+	build := func() error {
+		result, err = c.o.Builder.BuildDerivation(ctx, c.sess, req.DrvPath, req.Derivation, req.Mode)
+		return err
+	}
+	switch {
+	case req.Mode == derivation.BuildRepair:
+		return result, c.audited(ActionRepair, c.paths(req.DrvPath), build)
+	case c.o.Trusted && !kind.IsCA:
+		return result, c.audited(ActionBuild, c.paths(req.DrvPath), build)
+	}
+	return result, build()
+}
+
+// mayBuild refuses what only trusted clients may have built.
+func (c *conn) mayBuild(kind derivation.Type, req protocol.BuildDerivationRequest) error {
+	switch {
+	case !kind.IsCA:
+		return c.audited(ActionBuild, c.paths(req.DrvPath), func() error { return refuseBuild })
+	case req.Mode == derivation.BuildRepair:
+		return c.audited(ActionRepair, c.paths(req.DrvPath), func() error { return refuseRepair })
+	}
+	return nil
 }
 
 func (c *conn) writeDerivation(ctx context.Context, basic *derivation.BasicDerivation) (storepath.Path, error) {

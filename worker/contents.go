@@ -49,13 +49,19 @@ func (c *conn) verifyStore(ctx context.Context) error {
 	}
 	var found bool
 	return c.work(func() (err error) {
-		if repair && !c.o.Trusted {
-			return refuseVerifyRepair
+		action := ActionVerify
+		if repair {
+			action = ActionRepair
 		}
-		found, err = c.o.Store.Verify(ctx, localstore.VerifyOptions{
-			CheckContents: checkContents, Repair: repair, RepairPath: c.repairPath, Log: c.tunnel,
+		return c.audited(action, nil, func() error {
+			if repair && !c.o.Trusted {
+				return refuseVerifyRepair
+			}
+			found, err = c.o.Store.Verify(ctx, localstore.VerifyOptions{
+				CheckContents: checkContents, Repair: repair, RepairPath: c.repairPath, Log: c.tunnel,
+			})
+			return err
 		})
-		return err
 	}, func() { c.out.Bool(found) })
 }
 

@@ -37,7 +37,7 @@ func absolute(name string) string { return path.Clean("/" + name) }
 // must end, as it does upstream.
 func (c *conn) addPermRoot(ctx context.Context) error {
 	if !c.o.Trusted {
-		return refusePermRoot
+		return c.audited(ActionPermRoot, nil, func() error { return refusePermRoot })
 	}
 	p, err := c.in.StorePath()
 	if err != nil {
@@ -48,8 +48,11 @@ func (c *conn) addPermRoot(ctx context.Context) error {
 		return err
 	}
 	return c.work(func() (err error) {
-		link, err = c.o.Store.AddPermRoot(ctx, p, absolute(link))
-		return err
+		about := func(deed *Privilege) { deed.Subject = []string{absolute(link), c.o.Store.Dir().Print(p)} }
+		return c.audited(ActionPermRoot, about, func() error {
+			link, err = c.o.Store.AddPermRoot(ctx, p, absolute(link))
+			return err
+		})
 	}, func() { c.out.String(link) })
 }
 
@@ -73,12 +76,26 @@ func (c *conn) collectGarbage(ctx context.Context) error {
 	}
 	var results protocol.GCResults
 	return c.work(func() (err error) {
-		if req.IgnoreLiveness {
-			return refuseLiveness
+		collect := func() error {
+			if req.IgnoreLiveness {
+				return refuseLiveness
+			}
+			results, err = c.o.Collector.Collect(ctx, c.collecting(req), req)
+			return err
 		}
-		results, err = c.o.Collector.Collect(ctx, c.collecting(req), req)
-		return err
+		if !deletes(req) {
+			return collect()
+		}
+		return c.audited(ActionCollect, func(deed *Privilege) {
+			c.paths(req.Paths...)(deed)
+			deed.Details = map[string]uint64{"deleted_paths": uint64(len(results.Paths)), "freed_bytes": results.BytesFreed}
+		}, collect)
 	}, func() { c.out.GCResults(results) })
+}
+
+// deletes tells whether a collection does more than tell.
+func deletes(req protocol.GCRequest) bool {
+	return req.IgnoreLiveness || req.Action == protocol.GCDeleteDead || req.Action == protocol.GCDeleteSpecific
 }
 
 // room is what additions on behalf of this client wait for; nil if it does not

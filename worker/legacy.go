@@ -55,10 +55,16 @@ func (c *conn) importPaths(ctx context.Context) error {
 	return c.work(func() error {
 		o := c.addOptions()
 		o.DontCheckSigs = c.o.Trusted
-		return c.pull(func(r io.Reader) (err error) {
-			paths, err = c.o.Store.ImportPaths(ctx, r, o)
-			return err
-		})
+		add := func() error {
+			return c.pull(func(r io.Reader) (err error) {
+				paths, err = c.o.Store.ImportPaths(ctx, r, o)
+				return err
+			})
+		}
+		if !o.DontCheckSigs {
+			return add()
+		}
+		return c.audited(ActionImport, func(deed *Privilege) { c.paths(paths...)(deed) }, add)
 	}, func() { c.out.StorePaths(paths) })
 }
 

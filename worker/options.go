@@ -16,7 +16,13 @@ func (c *conn) setOptions(context.Context) error {
 		return err
 	}
 	return c.work(func() error {
-		s, warnings, err := c.sess.Settings.ApplyClient(clientOptions(o), c.o.Trusted)
+		wishes := clientOptions(o)
+		s, warnings, err := c.sess.Settings.ApplyClient(wishes, c.o.Trusted)
+		if c.o.Audit != nil {
+			if changed := s.Privileged(c.sess.Settings, wishes); len(changed) > 0 {
+				c.o.Audit(Privilege{Action: ActionOverride, Subject: changed})
+			}
+		}
 		sess := *c.sess
 		sess.Settings = s
 		c.sess = &sess

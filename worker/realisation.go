@@ -19,7 +19,13 @@ func (c *conn) registerDrvOutput(ctx context.Context) error {
 				return err
 			}
 		}
-		return c.o.Store.RegisterRealisation(ctx, r)
+		register := func() error { return c.o.Store.RegisterRealisation(ctx, r) }
+		if !c.o.Trusted {
+			return register() // it is signed
+		}
+		return c.audited(ActionRealisation, func(deed *Privilege) {
+			deed.Subject = []string{r.ID.String(), c.o.Store.Dir().Print(r.OutPath)}
+		}, register)
 	}, nil)
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,11 @@ type tunnel struct {
 	// stall is stallTime, but for tests.
 	stall time.Duration
 
+	// also receives everything that the client may see, and file is where that
+	// goes; both nil for none. They do not change once the tunnel is used.
+	also activity.Sink
+	file io.Closer
+
 	mu      sync.Mutex
 	free    sync.Cond // busy has become false
 	level   activity.Level
@@ -76,6 +82,13 @@ func newTunnel(out *protocol.Writer, level activity.Level) *tunnel {
 	t.free.L = &t.mu
 	t.frames = protocol.NewWriter(wire.NewWriterSize(&t.queue, 512), out.Dir, out.Version)
 	return t
+}
+
+// shows tells whether the client wants messages of a level.
+func (t *tunnel) shows(level activity.Level) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return level <= t.level
 }
 
 func (t *tunnel) setLevel(level activity.Level) {
@@ -253,22 +266,23 @@ func (t *tunnel) waitForRoom() {
 
 // Message sends a log line of the client's verbosity or below.
 func (t *tunnel) Message(level activity.Level, text string) {
-	t.mu.Lock()
-	drop := level > t.level
-	t.mu.Unlock()
-	if drop {
+	if !t.shows(level) {
 		return
 	}
+	if t.also != nil {
+		t.also.Message(level, text)
+	}
+	t.sendLine(text)
+}
+
+func (t *tunnel) sendLine(text string) {
 	t.send(false, func(w *protocol.Writer) { w.LogLine(text + "\n") })
 }
 
 // debugOp tells of a request that begins, to those who want to know
 // everything (daemon.cc, processConnection).
 func (t *tunnel) debugOp(op protocol.Op) {
-	t.mu.Lock()
-	drop := t.level < activity.Debug
-	t.mu.Unlock()
-	if !drop {
+	if t.shows(activity.Debug) {
 		t.Message(activity.Debug, fmt.Sprintf("performing daemon worker op: %d", uint64(op)))
 	}
 }
@@ -276,9 +290,12 @@ func (t *tunnel) debugOp(op protocol.Op) {
 // Start sends the start of an activity; to clients before 1.20, which know
 // none, its text as a log line.
 func (t *tunnel) Start(id activity.ID, level activity.Level, kind activity.Type, text string, fields []activity.Field, parent activity.ID) {
+	if t.also != nil {
+		t.also.Start(id, level, kind, text, fields, parent)
+	}
 	if !t.out.Version.AtLeast(20) {
-		if text != "" {
-			t.Message(level, text+"...")
+		if text != "" && t.shows(level) {
+			t.sendLine(text + "...")
 		}
 		return
 	}
@@ -287,6 +304,9 @@ func (t *tunnel) Start(id activity.ID, level activity.Level, kind activity.Type,
 
 // Stop sends the end of an activity.
 func (t *tunnel) Stop(id activity.ID) {
+	if t.also != nil {
+		t.also.Stop(id)
+	}
 	if t.out.Version.AtLeast(20) {
 		t.send(true, func(w *protocol.Writer) { w.StopActivity(id) })
 	}
@@ -294,6 +314,9 @@ func (t *tunnel) Stop(id activity.ID) {
 
 // Result sends a result of an activity.
 func (t *tunnel) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	if t.also != nil {
+		t.also.Result(id, kind, fields)
+	}
 	if t.out.Version.AtLeast(20) {
 		t.send(false, func(w *protocol.Writer) { w.Result(id, kind, fields) })
 	}

@@ -55,6 +55,13 @@ type Options struct {
 	Nested Nested
 	// Observer is told what the connection does; nil if nobody wants to know.
 	Observer Observer
+	// Audit is told of what is privileged, on the connection's goroutine, when
+	// it has been done or refused and before the client has its answer; nil:
+	// nobody is.
+	Audit func(Privilege)
+	// JSONLog opens where everything that the client may see is written as
+	// well, which is closed with the connection; nil: nowhere.
+	JSONLog func() (io.WriteCloser, error)
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -104,6 +111,7 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 		return orderly(err)
 	}
 	defer c.in.Release()
+	defer c.tunnel.close()
 	c.sess = &session.Session{
 		User: o.User, Client: o.Client, Trusted: o.Trusted,
 		Settings: o.Settings, Log: c.log(), Roots: o.Roots,
@@ -134,10 +142,14 @@ func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) 
 		c.idle = i.Idle
 	}
 	c.tunnel = newTunnel(out, activity.Level(o.Settings.Verbosity))
+	c.logJSON()
 	out.Frame(protocol.FrameLast)
-	err = out.Flush()
+	if err := out.Flush(); err != nil {
+		c.tunnel.close()
+		return nil, err
+	}
 	c.rest()
-	return c, err
+	return c, nil
 }
 
 // trust is the client's standing. Who may do everything here may do no more

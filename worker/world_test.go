@@ -40,6 +40,9 @@ type world struct {
 	keys  pathinfo.Keys
 	log   zerolog.Logger
 	ids   activity.IDs
+	// audit and jsonLog are the connections'; nil: none.
+	audit   func(Privilege)
+	jsonLog func() (io.WriteCloser, error)
 	// memory is shared by the connections; nil: none is.
 	memory wire.Ledger
 	// observer is told what the connections do; may be nil.
@@ -229,6 +232,7 @@ func (w *world) start(trusted bool) *peer {
 			Roots: w.store.NewTempRoots(), RequireSigs: true, Keys: func(*settings.Settings) pathinfo.Keys { return w.keys },
 			NixVersion: "2.34.8", Settings: w.set, IDs: &w.ids, User: "somebody", Client: 1, Trusted: trusted, Memory: w.memory, Log: w.log,
 			Observer: w.observer,
+			Audit:    w.audit, JSONLog: w.jsonLog,
 		})
 	}()
 	w.t.Cleanup(func() {
