@@ -17,8 +17,10 @@ type feed struct {
 	sinks  []activity.Sink
 	closed bool
 	live   []started // activities that have not stopped, in order
-	past   []event   // recent results and messages, oldest first
-	size   int       // bytes in past
+	ended  []started // builds that have stopped, for who joins late
+	past   []event   // recent results and messages, oldest first, behind gone ones that were dropped
+	gone   int
+	size   int // bytes in past
 
 	latest latest
 }
@@ -31,6 +33,9 @@ type latest struct {
 	mu          sync.Mutex
 	phase, line string // what the builder has announced last, and the last line of its log
 }
+
+// keptBuilds is how many of the builds that have stopped are remembered: a job has more than one only when machines fail.
+const keptBuilds = 8
 
 type started struct {
 	id     activity.ID
@@ -53,18 +58,29 @@ type event struct {
 
 var _ activity.Sink = (*feed)(nil)
 
-// join adds a subscriber and tells it what has happened.
-func (f *feed) join(sink activity.Sink) {
+// join adds a subscriber and tells it what has happened. Builds that are over are told of to sure, which may be another
+// way to the same subscriber: one on which nothing is held back because of a failure, which may be that very build's.
+func (f *feed) join(sink, sure activity.Sink) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return
+	for _, a := range f.ended {
+		sure.Start(a.id, a.level, a.kind, a.text, a.fields, a.parent)
+		for _, e := range f.recent() {
+			if e.id == a.id {
+				sure.Result(e.id, e.kind, e.fields)
+			}
+		}
+		sure.Stop(a.id)
 	}
-	f.sinks = append(f.sinks, sink)
+	if f.closed {
+		sink = sure
+	} else {
+		f.sinks = append(f.sinks, sink)
+	}
 	for _, a := range f.live {
 		sink.Start(a.id, a.level, a.kind, a.text, a.fields, a.parent)
 	}
-	for _, e := range f.past {
+	for _, e := range f.recent() {
 		if e.id == 0 {
 			sink.Message(e.level, e.text)
 		} else if f.isLive(e.id) {
@@ -95,6 +111,7 @@ func (f *feed) close() {
 		for _, s := range f.sinks {
 			s.Stop(a.id)
 		}
+		f.end(a)
 	}
 	f.sinks, f.live, f.closed = nil, nil, true
 }
@@ -129,10 +146,22 @@ func (f *feed) Stop(id activity.ID) {
 	if i < 0 {
 		return
 	}
+	f.end(f.live[i])
 	f.live = slices.Delete(f.live, i, i+1)
 	for _, s := range f.sinks {
 		s.Stop(id)
 	}
+}
+
+// end notes that an activity has stopped.
+func (f *feed) end(a started) {
+	if a.kind != activity.Build {
+		return
+	}
+	if len(f.ended) == keptBuilds {
+		f.ended = slices.Delete(f.ended, 0, 1)
+	}
+	f.ended = append(f.ended, a)
 }
 
 // Result passes a result on.
@@ -181,15 +210,20 @@ func (f *feed) remember(e event, size int) {
 	const overhead = 64
 	f.past = append(f.past, e)
 	f.size += size + overhead
-	drop := 0
-	for f.size > replayBytes && drop < len(f.past)-1 {
-		f.size -= f.past[drop].bytes() + overhead
-		drop++
+	for f.size > replayBytes && f.gone < len(f.past)-1 {
+		f.size -= f.past[f.gone].bytes() + overhead
+		f.past[f.gone] = event{}
+		f.gone++
 	}
-	if drop > 0 {
-		f.past = slices.Delete(f.past, 0, drop)
+	// Moving what is left costs more than the event, so that is done only when as many have gone.
+	if f.gone > 0 && f.gone >= len(f.past)/2 {
+		f.past = slices.Delete(f.past, 0, f.gone)
+		f.gone = 0
 	}
 }
+
+// recent are the events that are remembered.
+func (f *feed) recent() []event { return f.past[f.gone:] }
 
 func (e *event) bytes() int {
 	if e.id == 0 {
@@ -207,7 +241,7 @@ func (f *feed) tail(n uint64) []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var lines []string
-	for _, e := range slices.Backward(f.past) {
+	for _, e := range slices.Backward(f.recent()) {
 		if uint64(len(lines)) >= n {
 			break
 		}

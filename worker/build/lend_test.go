@@ -212,7 +212,7 @@ func TestWithinWhileClosing(t *testing.T) {
 func TestNestedLog(t *testing.T) {
 	var f feed
 	var told recorder
-	f.join(&told)
+	f.join(&told, &told)
 	say := func(to activity.Sink, text string) {
 		to.Result(1, activity.BuildLogLine, []activity.Field{activity.Text(text)})
 	}

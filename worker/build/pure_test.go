@@ -190,13 +190,13 @@ func TestFeedReplays(t *testing.T) {
 	var f feed
 	line := func(text string) { f.Result(5, activity.BuildLogLine, []activity.Field{activity.Text(text)}) }
 	early, late := &recorder{}, &recorder{}
-	f.join(early)
+	f.join(early, early)
 	f.Start(5, activity.Info, activity.Build, "building", nil, 0)
 	f.Start(6, activity.Info, activity.FileTransfer, "gone", nil, 5)
 	line("one")
 	f.Stop(6)
 	f.Message(activity.Warn, "careful")
-	f.join(late)
+	f.join(late, late)
 	line("two")
 	got := late
 	if diff := cmp.Diff([]string{"one", "two"}, got.lines()); diff != "" {

@@ -110,6 +110,8 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 		if j.machines != nil {
 			j.machines.Retain()
 		}
+		// Before the job can begin: it may have ended by the time that this goroutine goes on.
+		j.feed.join(r.jobs, r.log)
 	}
 	slot := s.slots.client(r.sess.User, r.sess.Client, clampInt(r.sess.Settings.MaxJobs))
 	sub := &subscription{job: j, req: r, goal: g, slot: slot}
@@ -127,7 +129,9 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 		r.inbox.post(notice{goal: g, started: true})
 	}
 	s.mu.Unlock()
-	j.feed.join(r.jobs)
+	if !begins {
+		j.feed.join(r.jobs, r.log)
+	}
 	return sub
 }
 
