@@ -9,10 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 
-	"github.com/dsnet/compress/bzip2"
-
+	"nixdaemon/protocol/compression"
 	"nixdaemon/protocol/storepath"
 )
 
@@ -48,7 +46,7 @@ func (s *Store) CreateBuildLog(drv storepath.Path, compress bool) (io.WriteClose
 	if !compress {
 		return f, nil
 	}
-	return &logWriter{file: f, pool: &s.bzip2}, nil
+	return &logWriter{file: f, encoders: &s.encoders}, nil
 }
 
 // AddBuildLog adds a log that was made elsewhere, unless there is a compressed one already. It reads all of r.
@@ -67,7 +65,7 @@ func (s *Store) AddBuildLog(ctx context.Context, drv storepath.Path, r io.Reader
 	if err != nil {
 		return fmt.Errorf("creating log file \"%s\": %w", temp, errors.Unwrap(err))
 	}
-	w := &logWriter{file: f, pool: &s.bzip2}
+	w := &logWriter{file: f, encoders: &s.encoders}
 	_, err = io.Copy(w, r)
 	if err = errors.Join(err, w.Close()); err == nil {
 		err = os.Rename(temp, path)
@@ -103,35 +101,34 @@ func (s *Store) OpenBuildLog(drv storepath.Path) (io.ReadCloser, error) {
 	if err != nil || filepath.Ext(path) != compressedSuffix {
 		return f, err
 	}
-	z, err := bzip2.NewReader(f, nil)
+	z, err := compression.NewReader(logCompression, f)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(fmt.Errorf("read '%s': %w", path, err), f.Close())
 	}
 	return &logReader{z, f}, nil
 }
 
 type logReader struct {
-	*bzip2.Reader
+	io.ReadCloser
 	file *os.File
 }
 
-func (r *logReader) Close() error { return errors.Join(r.Reader.Close(), r.file.Close()) }
-
-// bzip2Pool keeps compressors: making one costs more than compressing a short log.
-type bzip2Pool struct{ small, large sync.Pool }
+func (r *logReader) Close() error { return errors.Join(r.ReadCloser.Close(), r.file.Close()) }
 
 const (
+	logCompression = "bzip2"
+
 	// smallLog is how much of a log is gathered before the compressor is chosen: the block size of its lowest level.
 	smallLog = 100_000 - 100
 )
 
 // logWriter compresses a log. It gathers the beginning, since most logs are short and need only a small compressor.
 type logWriter struct {
-	file *os.File
-	pool *bzip2Pool
-	head []byte
-	z    *bzip2.Writer // for a long log
-	err  error
+	file     *os.File
+	encoders *compression.Encoders
+	head     []byte
+	z        io.WriteCloser // for a long log
+	err      error
 }
 
 func (w *logWriter) Write(p []byte) (int, error) {
@@ -143,11 +140,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 			w.head = append(w.head, p...)
 			return len(p), nil
 		}
-		if w.z, w.err = w.compressor(&w.pool.large, bzip2.BestCompression); w.err == nil {
-			_, w.err = w.z.Write(w.head)
-			w.head = nil
-		}
-		if w.err != nil {
+		if w.compress(compression.DefaultLevel); w.err != nil {
 			return 0, w.err
 		}
 	}
@@ -156,27 +149,23 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *logWriter) compressor(pool *sync.Pool, level int) (*bzip2.Writer, error) {
-	if z, ok := pool.Get().(*bzip2.Writer); ok {
-		return z, z.Reset(w.file)
+// compress begins the file with what was gathered.
+func (w *logWriter) compress(level int) {
+	if w.z, w.err = w.encoders.NewWriter(logCompression, level, false, w.file); w.err == nil {
+		_, w.err = w.z.Write(w.head)
 	}
-	return bzip2.NewWriter(w.file, &bzip2.WriterConfig{Level: level})
+	w.head = nil
 }
 
 // Close completes the file.
 func (w *logWriter) Close() error {
-	pool := &w.pool.large
 	if w.z == nil && w.err == nil {
-		pool = &w.pool.small
-		if w.z, w.err = w.compressor(pool, bzip2.BestSpeed); w.err == nil {
-			_, w.err = w.z.Write(w.head)
-		}
+		w.compress(1)
 	}
 	if w.z != nil {
 		if err := w.z.Close(); w.err == nil {
 			w.err = err
 		}
-		pool.Put(w.z)
 		w.z = nil
 	}
 	err := errors.Join(w.err, w.file.Close())

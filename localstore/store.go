@@ -12,6 +12,7 @@ import (
 	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/localstore/pathlock"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/compression"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 )
@@ -26,12 +27,12 @@ type Store struct {
 	boot  string  // of the machine; empty if unknown
 	syncs *syncer // nil if nothing is synced in the background
 
-	refresh sync.Mutex // held while the handle is replaced
-	current atomic.Pointer[handle]
-	temps   tempNames
-	staged  stagings
-	bzip2   bzip2Pool
-	pieces  sync.Pool // of *[minPiece]byte, for what passes through memory
+	refresh  sync.Mutex // held while the handle is replaced
+	current  atomic.Pointer[handle]
+	temps    tempNames
+	staged   stagings
+	encoders compression.Encoders // of build logs
+	pieces   sync.Pool            // of *[minPiece]byte, for what passes through memory
 
 	// Guards roots.
 	rootsMu sync.Mutex

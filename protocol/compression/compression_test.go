@@ -72,6 +72,43 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestEncodersAreKept writes streams with encoders that were used before, some of them given up after an error.
+func TestEncodersAreKept(t *testing.T) {
+	var e Encoders
+	for i := range 20 {
+		for _, level := range []int{1, 9} {
+			var b bytes.Buffer
+			var to io.Writer = &b
+			if i%3 == 1 {
+				to = brokenWriter{}
+			}
+			w, err := e.NewWriter("bzip2", level, false, to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := sample(i * 1000)
+			_, writeErr := w.Write(data)
+			err = errors.Join(writeErr, w.Close())
+			if i%3 == 1 {
+				if !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("a writer that fails: %v", err)
+				}
+				continue
+			}
+			if got, unpackErr := unpack("bzip2", b.Bytes()); err != nil || unpackErr != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes: got %d, %v, %v", len(data), len(got), err, unpackErr)
+			}
+			if _, err := w.Write(data); err == nil || w.Close() != nil {
+				t.Errorf("after closing: %v", err)
+			}
+		}
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
 func TestLevels(t *testing.T) {
 	data := sample(20_000)
 	for _, method := range written {

@@ -1,9 +1,11 @@
 package compression
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
+	"sync"
 
 	"github.com/andybalholm/brotli"
 	"github.com/dsnet/compress/bzip2"
@@ -21,7 +23,18 @@ const DefaultLevel = -1
 // parallel allows more than one goroutine where the method can. The result is complete when the writer has been closed,
 // which does not close w. "compress", "grzip", "lrzip", "lzip" and "lzop" are methods of upstream's that are not written.
 func NewWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCloser, error) {
-	z, err := newWriter(method, level, parallel, w)
+	return new(Encoders).NewWriter(method, level, parallel, w)
+}
+
+// Encoders compresses streams. It keeps those encoders for the next stream that cost more to make than it costs to
+// compress a short one, which are bzip2's. The zero value is ready; methods may be called from any goroutine.
+type Encoders struct {
+	bzip2 [bzip2.BestCompression + 1]sync.Pool // of *bzip2.Writer, by level
+}
+
+// NewWriter is [NewWriter] with an encoder that may have been used before. Closing gives it back.
+func (e *Encoders) NewWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCloser, error) {
+	z, err := e.newWriter(method, level, parallel, w)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't initialize compression (%w)", err)
 	}
@@ -40,7 +53,7 @@ func unknown(method string) error {
 }
 
 // newWriter gives nil for a method that is not written.
-func newWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCloser, error) {
+func (e *Encoders) newWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCloser, error) {
 	usual := level == DefaultLevel
 	switch method {
 	case "none":
@@ -60,7 +73,7 @@ func newWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCl
 		if usual {
 			level = bzip2.BestCompression
 		}
-		return bzip2.NewWriter(w, &bzip2.WriterConfig{Level: min(max(level, 1), 9)})
+		return e.newBzip2Writer(min(max(level, bzip2.BestSpeed), bzip2.BestCompression), w)
 	case "br":
 		// Upstream ignores the level, and the encoder's default is its best.
 		return brotli.NewWriterLevel(w, brotli.BestCompression), nil
@@ -68,6 +81,42 @@ func newWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCl
 		return newLz4Writer(level, parallel, w)
 	}
 	return nil, nil
+}
+
+func (e *Encoders) newBzip2Writer(level int, w io.Writer) (io.WriteCloser, error) {
+	pool := &e.bzip2[level]
+	if z, ok := pool.Get().(*bzip2.Writer); ok {
+		return &pooledWriter{z, pool}, z.Reset(w)
+	}
+	z, err := bzip2.NewWriter(w, &bzip2.WriterConfig{Level: level})
+	return &pooledWriter{z, pool}, err
+}
+
+// pooledWriter gives its encoder back once.
+type pooledWriter struct {
+	*bzip2.Writer
+	pool *sync.Pool
+}
+
+var errWriterClosed = errors.New("write compressed stream: closed already")
+
+// Write compresses.
+func (w *pooledWriter) Write(p []byte) (int, error) {
+	if w.Writer == nil {
+		return 0, errWriterClosed
+	}
+	return w.Writer.Write(p)
+}
+
+// Close ends the stream. It may be called more than once.
+func (w *pooledWriter) Close() error {
+	if w.Writer == nil {
+		return nil
+	}
+	err := w.Writer.Close()
+	w.pool.Put(w.Writer)
+	w.Writer = nil
+	return err
 }
 
 type nopWriter struct{ io.Writer }
