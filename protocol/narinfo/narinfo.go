@@ -1,6 +1,6 @@
 // Package narinfo reads and writes the texts of a binary cache: a [NarInfo]
-// tells of a path and where its compressed NAR lies, a [CacheInfo] tells of the
-// cache.
+// tells of a path and where its compressed NAR lies, a [Listing] what is in that,
+// a [CacheInfo] tells of the cache.
 package narinfo
 
 import (
