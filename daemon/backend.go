@@ -40,7 +40,10 @@ type backend interface {
 // of the sockets that we listen on, supervisor the process that keeps us
 // running, 0 without one.
 func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers, own []string) (backend, error) {
-	if cfg.Store.Kind == config.StoreRemote {
+	switch {
+	case cfg.Store.Kind == config.StoreRemote && isCache(cfg.Store.Reference.Scheme):
+		return newCaching(cfg, log, watch), nil
+	case cfg.Store.Kind == config.StoreRemote:
 		return newForwarding(cfg, log, own)
 	}
 	return newLocal(ctx, cfg, supervisor, log, watch)
@@ -55,6 +58,7 @@ type local struct {
 	watch      *observers
 	store      *localstore.Store
 	launcher   *sandbox.Launcher
+	opener     opener
 	subst      *substituter
 	scheduler  *build.Scheduler
 	remote     *remote.Builders
@@ -97,7 +101,8 @@ func (b *local) buildAndCollect() error {
 		return err
 	}
 	chain := s3.NewChain(nil)
-	b.subst = newSubstituter(b.cfg, b.store, chain, b.keys.trustedKeys, &b.ids, b.watch, b.log)
+	b.opener = newOpener(b.cfg, b.store, chain, &b.ids, b.log)
+	b.subst = newSubstituter(b.opener, b.store, storeURI(b.cfg.Store.Reference), b.cfg.Store.RequireSigs, b.keys.trustedKeys, b.watch)
 	b.remote = newRemote(b, self)
 	b.scheduler = build.New(build.Options{
 		Substituter: b.subst,
@@ -158,7 +163,7 @@ func (b *local) close() error {
 		b.auto.Close()
 	}
 	if b.subst != nil {
-		errs = append(errs, b.subst.close())
+		errs = append(errs, b.subst.Close(), b.opener.close())
 	}
 	errs = append(errs, b.launcher.Close(), b.store.Close())
 	return errors.Join(errs...)

@@ -30,38 +30,39 @@ import (
 
 // substituter lets the scheduler and the workers use the other stores: they do
 // not know each other.
-type substituter struct {
-	*substitute.Substituter
-	infos  *narinfocache.Cache
-	engine *transferring.Engine
-}
+type substituter struct{ *substitute.Substituter }
 
 var (
 	_ build.Substituter  = (*substituter)(nil)
 	_ worker.Substituter = (*substituter)(nil)
 )
 
-// newSubstituter makes the one substituter of a store.
-func newSubstituter(cfg *config.Config, store *localstore.Store, chain *s3.Chain, keys func(*settings.Settings) pathinfo.Keys, ids *activity.IDs, watch substitute.Observer, log zerolog.Logger) *substituter {
+// newSubstituter makes the one substituter of a store, which is called uri in messages.
+func newSubstituter(o opener, store substitute.Store, uri string, requireSigs bool, keys func(*settings.Settings) pathinfo.Keys, watch substitute.Observer) *substituter {
+	return &substituter{substitute.New(substitute.Options{
+		Store: store, Open: o.open, Keys: keys, IDs: o.ids, RequireSigs: requireSigs, ReadOnly: o.cfg.Store.ReadOnly, StoreURI: uri,
+		Observer: watch,
+	})}
+}
+
+// newOpener prepares to open other stores. own is ours if it is one of this machine, else nil.
+func newOpener(cfg *config.Config, own *localstore.Store, chain *s3.Chain, ids *activity.IDs, log zerolog.Logger) opener {
 	s := cfg.Settings
 	infos := narinfocache.New(narinfocache.Options{
 		Path: narinfoCacheFile(), UseWAL: s.UseSQLiteWAL,
 		TTLs: narinfocache.TTLs{Positive: s.NarinfoCachePositiveTTL, Negative: s.NarinfoCacheNegativeTTL},
 		Log:  func(err error) { log.Warn().Err(err).Msg("narinfo cache") },
 	})
-	engine := transferring.New(transferring.Options{})
-	o := opener{cfg: cfg, store: store, infos: infos, ids: ids, engine: engine, chain: chain, decoders: new(compression.Decoders)}
-	return &substituter{substitute.New(substitute.Options{
-		Store: store, Open: o.open, Keys: keys, IDs: ids,
-		RequireSigs: cfg.Store.RequireSigs, ReadOnly: cfg.Store.ReadOnly, StoreURI: storeURI(cfg.Store.Reference),
-		Observer: watch,
-	}), infos, engine}
+	return opener{
+		cfg: cfg, own: own, dir: storepath.Dir(cfg.Store.StoreDir), infos: infos, ids: ids,
+		engine: transferring.New(transferring.Options{}), chain: chain, decoders: new(compression.Decoders),
+	}
 }
 
-// close ends what still runs.
-func (s *substituter) close() error {
-	err := errors.Join(s.Substituter.Close(), s.infos.Close())
-	s.engine.Close()
+// close is for when all that was opened is closed.
+func (o opener) close() error {
+	err := o.infos.Close()
+	o.engine.Close()
 	return err
 }
 
@@ -173,7 +174,8 @@ func (s *substituter) SubstitutablePaths(ctx context.Context, sess *session.Sess
 // opener opens stores of every kind.
 type opener struct {
 	cfg   *config.Config
-	store *localstore.Store
+	own   *localstore.Store // nil if ours is none of this machine
+	dir   storepath.Dir
 	infos *narinfocache.Cache
 	ids   *activity.IDs
 
@@ -186,31 +188,46 @@ func (o opener) open(ctx context.Context, a substitute.Asker, ref settings.Store
 	switch {
 	case ref.Kind == settings.ReferenceAuto || ref.Scheme == "local":
 		return o.openLocal(ctx, a, ref)
-	case ref.Scheme == "file":
-		return o.openDirectory(ctx, a, ref)
-	case ref.Scheme == "http" || ref.Scheme == "https":
-		return o.openHTTP(ctx, a, ref)
-	case ref.Scheme == "s3":
-		return o.openS3(ctx, a, ref)
+	case isCache(ref.Scheme):
+		c, err := o.openBinaryCache(ctx, a, ref)
+		if err != nil {
+			return nil, err // not a nil *substitute.Cache as an interface
+		}
+		return c, nil
 	case ref.Scheme == "dummy":
-		return substitute.OpenDummy(a, ref, o.store.Dir())
+		return substitute.OpenDummy(a, ref, o.dir)
 	case peer.Opens(ref.Scheme):
 		return o.openPeer(ctx, a, ref)
 	}
 	return nil, fmt.Errorf("don't know how to open Nix store with scheme '%s'", ref.Scheme)
 }
 
-func (o opener) openDirectory(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+// isCache tells of a scheme whether it leads to a binary cache.
+func isCache(scheme string) bool {
+	return scheme == "file" || scheme == "http" || scheme == "https" || scheme == "s3"
+}
+
+func (o opener) openBinaryCache(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
+	switch ref.Scheme {
+	case "file":
+		return o.openDirectory(ctx, a, ref)
+	case "s3":
+		return o.openS3(ctx, a, ref)
+	}
+	return o.openHTTP(ctx, a, ref)
+}
+
+func (o opener) openDirectory(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
 	d, err := substitute.OpenDirectory(ref)
 	if err != nil {
 		return nil, err
 	}
 	return substitute.OpenCache(ctx, a, substitute.CacheOptions{
-		Reference: ref, URI: d.URI(), Dir: o.store.Dir(), Objects: d, Decoders: o.decoders, IDs: o.ids, Local: true,
+		Reference: ref, URI: d.URI(), Dir: o.dir, Objects: d, Decoders: o.decoders, IDs: o.ids, Local: true,
 	})
 }
 
-func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
 	if ref.Authority == "" || strings.HasPrefix(ref.Authority, "/") {
 		return nil, &settings.UsageError{Msg: "`" + ref.Scheme + "` Store requires a non-empty authority in Store URL"}
 	}
@@ -225,7 +242,7 @@ func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.S
 }
 
 // openS3 opens a cache in a bucket. Its name has the parameters that say where the bucket is: there may be two of a name.
-func (o opener) openS3(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
+func (o opener) openS3(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
 	params := make(map[string]string, len(ref.Params))
 	for _, p := range ref.Params {
 		params[p.Name] = p.Value
@@ -237,9 +254,9 @@ func (o opener) openS3(ctx context.Context, a substitute.Asker, ref settings.Sto
 	return o.openCache(ctx, a, ref, objects.String(), objects)
 }
 
-func (o opener) openCache(ctx context.Context, a substitute.Asker, ref settings.StoreReference, uri string, objects transferring.Objects) (substitute.Source, error) {
+func (o opener) openCache(ctx context.Context, a substitute.Asker, ref settings.StoreReference, uri string, objects transferring.Objects) (*substitute.Cache, error) {
 	return substitute.OpenCache(ctx, a, substitute.CacheOptions{
-		Reference: ref, URI: uri, Dir: o.store.Dir(), Objects: substitute.NewTransferred(objects, o.ids), Infos: o.infos,
+		Reference: ref, URI: uri, Dir: o.dir, Objects: substitute.NewTransferred(objects, o.ids), Infos: o.infos,
 		Decoders: o.decoders, IDs: o.ids,
 	})
 }
@@ -256,8 +273,8 @@ func (o opener) openLocal(ctx context.Context, a substitute.Asker, ref settings.
 		ref.Kind, ref.Scheme = settings.ReferenceURL, "unix"
 		return o.openPeer(ctx, a, ref)
 	}
-	if st.StateDir == o.cfg.Store.StateDir && st.RealDir == o.cfg.Store.RealDir {
-		return substitute.OpenLocal(a, ref, storeURI(ref), o.store, false)
+	if o.own != nil && st.StateDir == o.cfg.Store.StateDir && st.RealDir == o.cfg.Store.RealDir {
+		return substitute.OpenLocal(a, ref, storeURI(ref), o.own, false)
 	}
 	other := *o.cfg
 	other.Store = st
@@ -272,7 +289,7 @@ func (o opener) openLocal(ctx context.Context, a substitute.Asker, ref settings.
 
 func (o opener) openPeer(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
 	store, err := peer.Open(ctx, ref, peer.Options{
-		Defaults: peer.Defaults{Dir: o.store.Dir(), SocketPath: o.cfg.SocketPath, SystemFeatures: o.cfg.Settings.SystemFeatures},
+		Defaults: peer.Defaults{Dir: o.dir, SocketPath: o.cfg.SocketPath, SystemFeatures: o.cfg.Settings.SystemFeatures},
 		Features: worker.DerivationFeatures(o.cfg.Settings.ExperimentalFeatures),
 	})
 	if err != nil {

@@ -58,7 +58,7 @@ func unpack(method string, packed []byte) ([]byte, error) {
 	return data, errors.Join(err, r.Close())
 }
 
-var written = []string{"none", "xz", "lzma", "zstd", "gzip", "bzip2", "br", "lz4"}
+var written = []string{"none", "xz", "lzma", "lzip", "zstd", "gzip", "bzip2", "br", "lz4"}
 
 func TestRoundTrip(t *testing.T) {
 	for _, method := range written {

@@ -21,7 +21,7 @@ const DefaultLevel = -1
 
 // NewWriter compresses what is written to w by a method. The level is the method's own, [DefaultLevel] for its usual one;
 // parallel allows more than one goroutine where the method can. The result is complete when the writer has been closed,
-// which does not close w. "compress", "grzip", "lrzip", "lzip" and "lzop" are methods of upstream's that are not written.
+// which does not close w. "compress", "grzip", "lrzip" and "lzop" are methods of upstream's that are not written.
 func NewWriter(method string, level int, parallel bool, w io.Writer) (io.WriteCloser, error) {
 	return new(Encoders).NewWriter(method, level, parallel, w)
 }
@@ -46,7 +46,7 @@ func (e *Encoders) NewWriter(method string, level int, parallel bool, w io.Write
 
 func unknown(method string) error {
 	switch method {
-	case "compress", "grzip", "lrzip", "lzip", "lzop":
+	case "compress", "grzip", "lrzip", "lzop":
 		return fmt.Errorf("compression method '%s' is only read by this daemon, not written", method)
 	}
 	return fmt.Errorf("unknown compression method '%s'", method)
@@ -77,6 +77,8 @@ func (e *Encoders) newWriter(method string, level int, parallel bool, w io.Write
 	case "br":
 		// Upstream ignores the level, and the encoder's default is its best.
 		return brotli.NewWriterLevel(w, brotli.BestCompression), nil
+	case "lzip":
+		return newLzipWriter(level, w)
 	case "lz4":
 		return newLz4Writer(level, parallel, w)
 	}

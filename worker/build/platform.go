@@ -12,6 +12,9 @@ import (
 // rejectLocal tells why a derivation cannot be built on this machine for a client with these settings; nil if it can
 // (derivation-building-goal.cc, reject).
 func (sched *Scheduler) rejectLocal(s *settings.Settings, drvPath storepath.Path, drv *derivation.Derivation, options *derivation.Options) *Failure {
+	if sched.away {
+		return errAway()
+	}
 	if externalBuilder(s, drv.Platform) != nil {
 		return nil
 	}

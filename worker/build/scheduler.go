@@ -33,6 +33,7 @@ type Scheduler struct {
 	log            zerolog.Logger
 	run            func(*Scheduler, *job) outcome
 	ended          func() error // called when the last job has ended, if not nil
+	away           bool         // nothing is built
 
 	// base is the parent of the jobs' contexts; it outlives the request that happened to start a job.
 	base   context.Context

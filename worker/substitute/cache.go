@@ -126,7 +126,7 @@ func (c *Cache) believe(text string) error {
 
 func (c *Cache) introduce(ctx context.Context, a Asker) error {
 	text := narinfo.CacheInfo{StoreDir: c.dir}.String()
-	err := c.o.Objects.Put(ctx, a, cacheInfoName, textObject(text, "text/x-nix-cache-info"))
+	err := c.o.Objects.Put(ctx, a, cacheInfoName, Text(text, "text/x-nix-cache-info"))
 	if err != nil && !c.o.Local {
 		return errorf(err, "'%s' does not appear to be a binary cache", c.o.URI)
 	}
@@ -184,6 +184,9 @@ func (c *Cache) failed(ctx context.Context, a Asker, began time.Time, err error)
 
 // URI names the cache in messages.
 func (c *Cache) URI() string { return c.o.URI }
+
+// Objects are the cache's files.
+func (c *Cache) Objects() Objects { return c.o.Objects }
 
 // Dir is the store directory of its paths.
 func (c *Cache) Dir() storepath.Dir { return c.dir }

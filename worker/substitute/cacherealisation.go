@@ -97,3 +97,20 @@ func (c *Cache) realisationText(ctx context.Context, a Asker, place realisationP
 	}
 	return text, true, err
 }
+
+// PutRealisation writes down what an output became, in the way or ways in which its key can be written.
+func (c *Cache) PutRealisation(ctx context.Context, a Asker, r *pathinfo.Realisation) error {
+	for _, place := range realisationPlaces(r.ID) {
+		text := r.ValueJSON()
+		if place.keyed {
+			text = r.HashJSON()
+		}
+		if err := c.o.Objects.Put(ctx, a, place.name, Text(text, "application/json")); err != nil {
+			return err
+		}
+		if !c.o.Local {
+			c.o.Infos.SetRealisation(c.o.URI, place.key, text)
+		}
+	}
+	return nil
+}

@@ -56,6 +56,16 @@ func (d *Directory) URI() string {
 	return "file://" + u.EscapedPath()
 }
 
+// Names lists what is in the directory itself, in any order.
+func (d *Directory) Names() ([]string, error) {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
 // within gives f the directory as it is now: it may have been replaced since.
 func (d *Directory) within(f func(*os.Root) error) error {
 	root, err := os.OpenRoot(d.path)

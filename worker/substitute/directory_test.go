@@ -38,7 +38,7 @@ func TestDirectory(t *testing.T) {
 		t.Error(err)
 	}
 	for _, text := range []string{"first", "second"} {
-		if err := d.Put(ctx, Asker{}, "deep/nar/x", textObject(text, "text/plain")); err != nil {
+		if err := d.Put(ctx, Asker{}, "deep/nar/x", Text(text, "text/plain")); err != nil {
 			t.Fatal(err)
 		}
 		r, err := d.Get(ctx, Asker{}, "deep/nar/x")
@@ -90,11 +90,11 @@ func TestDirectoryHostile(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "/tmp/x", "../x", "above/x"} {
-		if err := d.Put(ctx, Asker{}, name, textObject("x", "text/plain")); err == nil {
+		if err := d.Put(ctx, Asker{}, name, Text("x", "text/plain")); err == nil {
 			t.Errorf("%q: written", name)
 		}
 	}
-	if err := d.Put(ctx, Asker{}, "absolute", textObject("x", "text/plain")); err != nil {
+	if err := d.Put(ctx, Asker{}, "absolute", Text("x", "text/plain")); err != nil {
 		t.Errorf("replace a link: %v", err)
 	}
 	if data, err := os.ReadFile(secret); err != nil || string(data) != "secret" {
@@ -112,7 +112,7 @@ func (breaking) Close() error             { return nil }
 func TestPutBreaksOff(t *testing.T) {
 	dir := t.TempDir()
 	d := openDirectory(t, dir)
-	if err := d.Put(t.Context(), Asker{}, "x/y", textObject("whole", "")); err != nil {
+	if err := d.Put(t.Context(), Asker{}, "x/y", Text("whole", "")); err != nil {
 		t.Fatal(err)
 	}
 	o := Object{Open: func() (io.ReadCloser, int64, error) { return breaking{}, 5, nil }}

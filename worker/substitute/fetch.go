@@ -70,11 +70,18 @@ func (s *Substituter) fetch(ctx context.Context, a Asker, sess *session.Session,
 
 // copyMessage leaves out the store that everybody means (store-api.cc, makeCopyPathMessage).
 func (s *Substituter) copyMessage(path, from string) string {
-	switch from {
-	case "local", "local://", "daemon", "unix://":
-		return "copying path '" + path + "' to '" + s.o.StoreURI + "'"
+	to := s.o.StoreURI
+	switch {
+	case isShorthand(from):
+		return "copying path '" + path + "' to '" + to + "'"
+	case isShorthand(to):
+		return "copying path '" + path + "' from '" + from + "'"
 	}
-	return "copying path '" + path + "' from '" + from + "'"
+	return "copying path '" + path + "' from '" + from + "' to '" + to + "'"
+}
+
+func isShorthand(uri string) bool {
+	return uri == "local" || uri == "local://" || uri == "daemon" || uri == "unix://"
 }
 
 func (s *Substituter) copy(ctx context.Context, a Asker, o *Offer, there string, repair bool, f *fetching) error {

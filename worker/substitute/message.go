@@ -56,6 +56,9 @@ func coloured(err error) string {
 	return err.Error()
 }
 
+// Warn tells of something that is gone on without.
+func Warn(log activity.Sink, err error) { warn(log, err) }
+
 // warn tells of something that is gone on without.
 func warn(log activity.Sink, err error) {
 	log.Message(activity.Warn, magenta+"warning:"+normal+" "+coloured(err))

@@ -85,8 +85,8 @@ type Object struct {
 	Type, Encoding string
 }
 
-// textObject is an object of a text.
-func textObject(text, mime string) Object {
+// Text is an object of a text.
+func Text(text, mime string) Object {
 	return Object{Open: func() (io.ReadCloser, int64, error) {
 		return io.NopCloser(strings.NewReader(text)), int64(len(text)), nil
 	}, Type: mime}

@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/client"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nixhash"
+	"nixdaemon/protocol/storepath"
+)
+
+// cachingClient is a client of a daemon that serves the cache at a URI.
+func cachingClient(t *testing.T, uri string) *client.Client {
+	t.Helper()
+	b, err := assemble(t.Context(), remoteConfig(t, uri, ""), 0, zerolog.Nop(), new(observers), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	trusted := true
+	socket, _ := start(t, &Server{Policy: everybody, Trust: &trusted, Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+		return b.serve(ctx, s, p)
+	}})
+	c := client.New(client.Options{Dial: client.Unix(socket)})
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestServesCache(t *testing.T) {
+	t.Setenv("NIX_CACHE_HOME", t.TempDir())
+	dir := filepath.Join(t.TempDir(), "cache")
+	c := cachingClient(t, "file://"+dir+"?compression=none")
+	if info, err := c.Server(t.Context()); err != nil || info.Trust != protocol.Trusted {
+		t.Fatalf("trust %v, %v", info.Trust, err)
+	}
+	info, err := c.AddToStore(t.Context(), protocol.AddToStoreRequest{
+		Name: "hello", MethodAlgo: storepath.PrintCAMethod(storepath.MethodFlat, nixhash.SHA256),
+	}, strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, info.Path.HashPart()+".narinfo"))
+	if err != nil || !strings.Contains(string(text), "StorePath: /nix/store/"+info.Path.Base()) {
+		t.Errorf("%q, %v", text, err)
+	}
+	var archive bytes.Buffer
+	if err := c.Dump(t.Context(), info.Path, &archive); err != nil || uint64(archive.Len()) != info.NarSize {
+		t.Errorf("%d bytes, %v", archive.Len(), err)
+	}
+	missing, err := storepath.ParseBase(strings.Repeat("0", 32) + "-gone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.BuildPaths(t.Context(), []derivation.DerivedPath{{Path: missing}}, derivation.BuildNormal)
+	if err == nil || !strings.Contains(err.Error(), "no substituter that can build it") {
+		t.Errorf("a path that nobody has: %v", err)
+	}
+}
+
+// TestCacheGone: a cache that cannot be opened ends the connection, as upstream's worker ends, and may be there for the
+// next one.
+func TestCacheGone(t *testing.T) {
+	t.Setenv("NIX_CACHE_HOME", t.TempDir())
+	dir := filepath.Join(t.TempDir(), "cache")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := cachingClient(t, "file://"+dir)
+	if _, err := c.Server(t.Context()); err == nil {
+		t.Error("a file is no cache")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AllValidPaths(t.Context()); err != nil {
+		t.Errorf("when it is there: %v", err)
+	}
+}
+
+func TestCacheIsRefused(t *testing.T) {
+	t.Setenv("NIX_CACHE_HOME", t.TempDir())
+	b, err := assemble(t.Context(), remoteConfig(t, "file://"+t.TempDir()+"?secret-key=/nowhere/key", ""), 0, zerolog.Nop(), new(observers), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.serve(t.Context(), nil, Peer{})
+	if err = errors.Join(err, b.close()); err == nil || err.Error() != `opening file "/nowhere/key": No such file or directory` {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,134 @@
+package cachestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"nixdaemon/localstore"
+	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/export"
+	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/pathinfo"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/protocol/wire"
+)
+
+const (
+	// narBuffer is how much of an archive is read ahead.
+	narBuffer = 64 << 10
+
+	// maxDerivation bounds a derivation, in bytes.
+	maxDerivation = 64 << 20
+)
+
+// openNAR opens the archive of a valid path.
+func (s *Store) openNAR(ctx context.Context, p storepath.Path) (io.ReadCloser, error) {
+	info, err := s.validInfo(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return s.o.Cache.OpenNAR(ctx, s.asker(), info)
+}
+
+// Dump writes the archive of a valid path.
+func (s *Store) Dump(ctx context.Context, p storepath.Path, w io.Writer) (err error) {
+	body, err := s.openNAR(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = firstOf(err, body.Close()) }()
+	_, err = nar.Copy(w, wire.NewReaderSize(body, narBuffer))
+	return err
+}
+
+// RealPath is what DumpFile calls a path by; nothing is there.
+func (s *Store) RealPath(p storepath.Path) string { return s.Dir().Print(p) }
+
+// DumpFile writes the archive of a path that RealPath has named.
+func (s *Store) DumpFile(ctx context.Context, realPath string, w io.Writer) error {
+	p, err := s.Dir().Parse(realPath)
+	if err != nil {
+		return err
+	}
+	return s.Dump(ctx, p, w)
+}
+
+// ReadDerivation reads a derivation out of the cache.
+func (s *Store) ReadDerivation(ctx context.Context, p storepath.Path) (*derivation.Derivation, error) {
+	if err := p.RequireDerivation(); err != nil {
+		return nil, err
+	}
+	body, err := s.openNAR(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	file := &flatFile{use: func(contents io.Reader) error {
+		if n, err := io.CopyN(&text, contents, maxDerivation+1); err != io.EOF {
+			return err
+		} else if n > maxDerivation {
+			return fmt.Errorf("derivation '%s' is too large", s.Dir().Print(p))
+		}
+		return nil
+	}}
+	if err := firstOf(nar.Parse(wire.NewReaderSize(body, narBuffer), file), body.Close()); err != nil {
+		return nil, err
+	}
+	return derivation.ParseFile(s.Dir(), p, text.String(), s.o.Features)
+}
+
+// errNotFlat is upstream's text (libutil/archive.cc).
+var errNotFlat = errors.New("regular file expected")
+
+// flatFile is the handler of an archive that must be one file.
+type flatFile struct {
+	use func(contents io.Reader) error
+}
+
+var _ nar.Handler = (*flatFile)(nil)
+
+// Directory fails.
+func (*flatFile) Directory(string) error { return errNotFlat }
+
+// EndDirectory fails.
+func (*flatFile) EndDirectory() error { return errNotFlat }
+
+// Symlink fails.
+func (*flatFile) Symlink(string, string) error { return errNotFlat }
+
+// Regular uses the contents.
+func (f *flatFile) Regular(_ string, _ bool, _ uint64, contents io.Reader) error {
+	return f.use(contents)
+}
+
+// ExportPath writes one path in the format of "nix-store --export".
+func (s *Store) ExportPath(ctx context.Context, p storepath.Path, w io.Writer) error {
+	info, err := s.PathInfo(ctx, p)
+	if err != nil {
+		return err
+	}
+	return export.WritePath(w, s.Dir(), info, func(w io.Writer) error { return s.Dump(ctx, p, w) })
+}
+
+// ImportPaths adds the paths of a stream in the format of "nix-store --export" and gives them in their order.
+func (s *Store) ImportPaths(ctx context.Context, r io.Reader, o localstore.AddOptions) ([]storepath.Path, error) {
+	keep := func(context.Context) (export.Kept, error) { return kept{new(spool)}, nil }
+	return export.Read(ctx, r, s.Dir(), keep, func(ctx context.Context, info *pathinfo.Info, archive io.Reader) error {
+		return s.AddNAR(ctx, info, archive, o)
+	})
+}
+
+// kept is an archive whose metadata follow it.
+type kept struct{ *spool }
+
+// Archive gives it.
+func (k kept) Archive() (io.Reader, error) {
+	r, _, err := k.open()
+	return wire.NewReaderSize(r, narBuffer), err
+}
+
+// Close drops it.
+func (k kept) Close() error { return k.close() }
