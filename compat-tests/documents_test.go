@@ -129,3 +129,17 @@ func TestDocumentedSettings(t *testing.T) {
 		t.Error("no settings found")
 	}
 }
+
+// TestManualsAreWellFormed has the formatter look at the manual pages.
+func TestManualsAreWellFormed(t *testing.T) {
+	pages, err := filepath.Glob("../contrib/man/*.[58]")
+	if err != nil || len(pages) < 2 {
+		t.Fatalf("manuals: %v, %v", pages, err)
+	}
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Skip("mandoc is not installed")
+	}
+	if out, err := exec.Command("mandoc", append([]string{"-Tlint", "-Wwarning"}, pages...)...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
