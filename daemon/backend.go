@@ -120,7 +120,7 @@ func (b *local) buildAndCollect() error {
 	})
 	b.collector = collector{gc.New(gc.Options{
 		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, UseRootsDaemon: b.cfg.Store.UseRootsDaemon, Step: syncPoint,
-		Observer: b.watch,
+		Observer: b.watch, Log: sinkFor(b.log),
 	})}
 	b.auto = autoGC{gc.NewAuto(b.collector.gc, freeSpace(b.store.RealDir()), sinkFor(b.log))}
 	b.builder = builder{b.scheduler, b.auto}

@@ -6,9 +6,10 @@ import (
 	"nixdaemon/localstore/internal/db"
 )
 
-// Graph gives a snapshot of all valid paths, what they refer to, their derivers and outputs: what a collector works with.
-func (s *Store) Graph(ctx context.Context) (*db.Graph, error) {
+// Graph gives a snapshot of all valid paths and what they refer to, with their derivers and outputs if asked for: what a
+// collector works with.
+func (s *Store) Graph(ctx context.Context, o db.GraphOptions) (*db.Graph, error) {
 	h := s.acquire()
 	defer h.release()
-	return h.db.LoadGraph(ctx)
+	return h.db.LoadGraph(ctx, o)
 }

@@ -162,6 +162,12 @@ func (d *daemon) stop() {
 	dropLarge(d.dir)
 }
 
+// log gives what the daemon has logged, as far as it can be read.
+func (d *daemon) log() []byte {
+	text, _ := os.ReadFile(d.logged.Name())
+	return text
+}
+
 func (d *daemon) end() {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	d.cmd.Wait()

@@ -89,7 +89,7 @@ func flatRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binar
 	err = b.flatCollect(out, n-n/2-1, func() error {
 		res, err := b.gc(protocol.GCDeleteDead)
 		if err == nil && len(res.Paths) != n-n/2-1 {
-			err = fmt.Errorf("%d paths deleted", len(res.Paths))
+			err = fmt.Errorf("%d paths deleted; the daemon's log:\n%s", len(res.Paths), d.log())
 		}
 		return err
 	})

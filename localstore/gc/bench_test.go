@@ -36,6 +36,20 @@ func BenchmarkCollect20000(b *testing.B) {
 	b.ReportMetric(float64(b.N*s.n)/b.Elapsed().Seconds(), "paths/s")
 }
 
+// BenchmarkCollect20000Sparse deletes 20,000 dead paths with one reference each.
+func BenchmarkCollect20000Sparse(b *testing.B) {
+	s := chain(20000)
+	for b.Loop() {
+		b.StopTimer()
+		f := newFixture(b, s)
+		b.StartTimer()
+		if res := f.collect(wholeStore(DeleteDead)); len(res.Paths) != s.n {
+			b.Fatal(len(res.Paths))
+		}
+	}
+	b.ReportMetric(float64(b.N*s.n)/b.Elapsed().Seconds(), "paths/s")
+}
+
 // BenchmarkPrintLive20000 marks 20,000 live paths, with everything that a request costs.
 func BenchmarkPrintLive20000(b *testing.B) {
 	s := tenReferences()

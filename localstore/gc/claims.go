@@ -1,10 +1,6 @@
 package gc
 
-import (
-	"sync"
-
-	"nixdaemon/protocol/storepath"
-)
+import "sync"
 
 // maxEarlyClaims bounds what is remembered before it is known what matters.
 const maxEarlyClaims = 1 << 20
@@ -97,17 +93,17 @@ func (c *claims) close() {
 	c.changed.Broadcast()
 }
 
-// kept gives the indices of those paths that are kept.
-func (c *claims) kept(paths []storepath.Path) []int32 {
+// kept gives the nodes that are kept.
+func (c *claims) kept(g *graph) []int32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []int32
-	if len(c.keeping) == 0 {
-		return nil
+	for hash := range c.keeping {
+		g.rows.WithHashPart(hash, func(n int32) bool { out = append(out, n); return true })
 	}
-	for i, p := range paths {
+	for p, n := range g.others {
 		if _, kept := c.keeping[p.HashPart()]; kept {
-			out = append(out, int32(i))
+			out = append(out, n)
 		}
 	}
 	return out

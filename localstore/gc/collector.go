@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"nixdaemon/localstore/internal/db"
 	"nixdaemon/localstore/pathlock"
@@ -20,7 +21,7 @@ type Store interface {
 	RealDir() string
 	StateDir() string
 	// Graph gives a snapshot of all valid paths and their references.
-	Graph(ctx context.Context) (*db.Graph, error)
+	Graph(ctx context.Context, o db.GraphOptions) (*db.Graph, error)
 	ValidPaths(ctx context.Context, paths []storepath.Path) ([]storepath.Path, error)
 	Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error)
 	// TempRootPaths gives the temporary roots of this process.
@@ -47,6 +48,8 @@ type Options struct {
 	UseRootsDaemon bool
 	// IgnoreDeleteFailure makes files that cannot be deleted a warning (store parameter ignore-gc-delete-failure).
 	IgnoreDeleteFailure bool
+	// Log receives what concerns the store's owner: a line for each collection, and why it kept what was dead. Nil drops it.
+	Log activity.Sink
 	// Step, if not nil, is called after each step of a collection with the step's name: "locked", "roots", "planned",
 	// "claimed", "invalidated", "deleted", "links". If it fails the collection ends there.
 	Step func(name string) error
@@ -66,6 +69,9 @@ type Collector struct {
 func New(o Options) *Collector {
 	if o.Step == nil {
 		o.Step = func(string) error { return nil }
+	}
+	if o.Log == nil {
+		o.Log = activity.Discard{}
 	}
 	return &Collector{o: o, turn: make(chan struct{}, 1)}
 }
@@ -126,10 +132,13 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 			return Results{}, err
 		}
 	}
-	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims()}
+	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims(), account: account{begun: time.Now()}}
 	hide := c.show(r)
 	err = r.collect(ctx)
 	hide(err)
+	if req.Action.deletes() {
+		r.report(err)
+	}
 	if req.Action.deletes() && len(r.results.Paths) > 0 {
 		c.o.Store.Tidy()
 	}
@@ -177,6 +186,7 @@ type run struct {
 	sight  *sight
 
 	results Results // guarded by the executor while that runs
+	account account
 }
 
 func (r *run) info(format string, args ...any) {
@@ -242,6 +252,7 @@ func (r *run) findRoots(ctx context.Context) (found roots.Roots, release func(),
 	if err != nil {
 		return nil, nil, err
 	}
+	r.account.permanent, r.account.running, r.account.temp = len(found), len(running), len(held.Roots)
 	for p := range running {
 		found[p] = nil
 	}
@@ -267,6 +278,12 @@ func (r *run) sweep(ctx context.Context, found roots.Roots) error {
 		defer left.close()
 	}
 	p := makePlan(g, r.rootNodes(g, found), left.nodes, &r.req)
+	r.account.dead = len(p.dead)
+	for _, alive := range p.alive[:g.valid] {
+		if alive {
+			r.account.alive++
+		}
+	}
 	for _, c := range p.cycles {
 		// Such a thing can only come from a damaged database. The rest is collected all the same.
 		r.req.Log.Message(activity.Error, fmt.Sprintf("cycle detected in the references of '%s' from '%s'",
@@ -280,7 +297,7 @@ func (r *run) sweep(ctx context.Context, found roots.Roots) error {
 		r.results.Paths = p.live(g, r.dir, r.req.WholeStore)
 		return nil
 	case ReturnDead:
-		r.results.Paths = append(r.dir.PrintAll(g.pathsOf(p.dead)), left.names(r.dir)...)
+		r.results.Paths = append(g.printAll(r.dir, p.dead), left.names(r.dir)...)
 		return nil
 	}
 	r.sight.step.Store("deleting")
@@ -308,12 +325,14 @@ func (r *run) announce() {
 }
 
 func (r *run) loadGraph(ctx context.Context) (*graph, error) {
-	rows, err := r.o.Store.Graph(ctx)
+	settings := r.req.WholeStore || r.req.Action == DeleteSpecific
+	rows, err := r.o.Store.Graph(ctx, db.GraphOptions{
+		Derivers: settings && r.req.KeepDerivations, Outputs: settings && r.req.KeepOutputs,
+	})
 	if err != nil {
 		return nil, err
 	}
-	settings := r.req.WholeStore || r.req.Action == DeleteSpecific
-	g, err := newGraph(r.dir, rows, settings && r.req.KeepOutputs, settings && r.req.KeepDerivations)
+	g, err := newGraph(r.dir, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -332,5 +351,5 @@ func (r *run) rootNodes(g *graph, found roots.Roots) []int32 {
 			nodes = append(nodes, n)
 		}
 	}
-	return append(nodes, r.claims.kept(g.paths)...)
+	return append(nodes, r.claims.kept(g)...)
 }

@@ -49,6 +49,7 @@ type executor struct {
 
 // job is one name of the store directory, claimed and not valid.
 type job struct {
+	path     string // in full
 	name     string
 	hashPart string // to be released; may be ""
 	known    bool   // whether it is a store path
@@ -58,6 +59,7 @@ type job struct {
 // execute deletes the leftovers that are no store paths, and then the dead.
 func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) error {
 	r.claims.planned(garbage(g, p, left))
+	r.results.Paths = make([]string, 0, len(p.dead)+len(left.junk))
 	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
 	for range min(max(2, runtime.NumCPU()), maxDeleters) {
 		e.workers.Go(e.work)
@@ -80,16 +82,19 @@ func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) e
 
 // garbage tells of a hash part whether the plan deletes anything of it.
 func garbage(g *graph, p *plan, left *leftovers) func(string) bool {
-	sorted := slices.Clone(p.dead)
-	slices.SortFunc(sorted, func(a, b int32) int { return storepath.Compare(g.paths[a], g.paths[b]) })
+	others := make(map[string]struct{})
+	for path, n := range g.others {
+		if p.doomed[n] {
+			others[path.HashPart()] = struct{}{}
+		}
+	}
 	return func(hashPart string) bool {
-		i, _ := slices.BinarySearchFunc(sorted, hashPart, func(n int32, h string) int {
-			return strings.Compare(g.paths[n].HashPart(), h)
-		})
-		if i < len(sorted) && g.paths[sorted[i]].HashPart() == hashPart {
+		found := false
+		g.rows.WithHashPart(hashPart, func(n int32) bool { found = p.doomed[n]; return !found })
+		if _, other := others[hashPart]; other || found {
 			return true
 		}
-		i, _ = slices.BinarySearch(left.junk, hashPart)
+		i, _ := slices.BinarySearch(left.junk, hashPart)
 		return i < len(left.junk) && strings.HasPrefix(left.junk[i], hashPart)
 	}
 }
@@ -100,7 +105,7 @@ func (e *executor) deleteAll() error {
 		if hash != "" && !e.claims.begin(hash) {
 			continue
 		}
-		e.hand(job{name: name, hashPart: hash})
+		e.hand(job{path: string(e.dir) + "/" + name, name: name, hashPart: hash})
 		if more, err := e.proceed(); !more {
 			return err
 		}
@@ -129,6 +134,7 @@ func (e *executor) proceed() (bool, error) {
 		return false, err
 	}
 	if e.limited() && e.results.BytesFreed > e.req.MaxFreed {
+		e.account.limited = true
 		e.info("deleted more than %d bytes; stopping", e.req.MaxFreed)
 		return false, nil
 	}
@@ -175,11 +181,12 @@ func (e *executor) deleteBatch(nodes []int32) error {
 	batch := make([]job, 0, len(gone))
 	for _, n := range gone {
 		p := e.g.paths[n]
-		j := job{name: p.Base(), hashPart: p.HashPart(), known: true, was: e.g.isValid(n)}
+		j := job{path: e.g.print(e.dir, n), name: p.Base(), hashPart: p.HashPart(), known: true, was: e.g.isValid(n)}
 		// The client hears of store paths in the order in which they become invalid, whichever worker gets there first.
 		e.announce(j)
 		batch = append(batch, j)
 	}
+	e.account.deleted += len(batch)
 	e.open.Add(len(batch))
 	e.dropped <- batch
 	if err != nil {
@@ -194,10 +201,12 @@ func (e *executor) claim(nodes []int32) []int32 {
 	for _, n := range nodes {
 		switch {
 		case e.plan.alive[n]:
+			e.account.needed++
 		case e.claims.begin(e.g.paths[n].HashPart()):
 			claimed = append(claimed, n)
 		default:
-			e.debug("cannot delete '%s' because it's a temporary root", e.dir.Print(e.g.paths[n]))
+			e.debug("cannot delete '%s' because it's a temporary root", e.g.print(e.dir, n))
+			e.account.rooted.keep(e.g.print(e.dir, n))
 			// What it needs comes later in the order.
 			e.plan.markAlive(e.g, n)
 		}
@@ -255,6 +264,9 @@ func (e *executor) stillInvalid(nodes []int32) ([]int32, error) {
 	}
 	valid = storepath.SortUnique(slices.Clone(valid))
 	now, not := split(nodes, func(n int32) bool { return storepath.Contains(valid, e.g.paths[n]) })
+	for _, n := range now {
+		e.account.registered.keep(e.g.print(e.dir, n))
+	}
 	e.unclaim(now)
 	return not, nil
 }
@@ -264,6 +276,7 @@ func (e *executor) invalidateEach(nodes []int32) (gone []int32, err error) {
 	for i, n := range nodes {
 		p := e.g.paths[n]
 		if e.plan.alive[n] {
+			e.account.needed++
 			e.claims.end(p.HashPart())
 			continue
 		}
@@ -277,6 +290,7 @@ func (e *executor) invalidateEach(nodes []int32) (gone []int32, err error) {
 			return gone, err
 		}
 		e.debug("%v", err)
+		e.account.used.keep(e.g.print(e.dir, n))
 		e.plan.markAlive(e.g, n)
 		e.claims.end(p.HashPart())
 	}
@@ -343,13 +357,12 @@ func (e *executor) do(j job) {
 	if !j.known {
 		e.announce(j)
 	}
-	path := e.path(j)
 	freed, err := e.o.Store.DeleteTree(e.ctx, e.o.Store.RealDir()+"/"+j.name)
 	if err == nil {
 		err = use.mark()
 	}
 	e.mu.Lock()
-	e.results.Paths = append(e.results.Paths, path)
+	e.results.Paths = append(e.results.Paths, j.path)
 	e.results.BytesFreed += freed
 	e.mu.Unlock()
 	e.sight.deleted.Add(1)
@@ -365,9 +378,7 @@ func (e *executor) do(j job) {
 	e.fail(err)
 }
 
-func (e *executor) path(j job) string { return string(e.dir) + "/" + j.name }
-
-func (e *executor) announce(j job) { e.info("deleting '%s'", e.path(j)) }
+func (e *executor) announce(j job) { e.info("deleting '%s'", j.path) }
 
 func (e *executor) lockName(j job) (*inUse, error) {
 	if e.left.root == nil || j.was {

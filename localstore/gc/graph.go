@@ -9,16 +9,15 @@ import (
 
 // graph is what there is in a store and what keeps what. A node is an index into paths.
 type graph struct {
+	// paths share their texts with rows.
 	paths []storepath.Path
 	// The first nodes are the valid paths; after them come others that exist, or were asked about.
 	valid int32
 	rows  *db.Graph // references and sizes of the valid nodes
-	// What a living node keeps beside its references: its deriver, where that is valid, or -1; its outputs, where
-	// they are valid. Nil if such things do not count.
-	deriver []int32
+	// outputs are what a living derivation keeps beside its references. Nil if that does not count.
 	outputs *edges
 
-	index map[storepath.Path]int32
+	others map[storepath.Path]int32 // the nodes that are not valid
 }
 
 // edges are lists of nodes, one for each node.
@@ -42,13 +41,13 @@ func newEdges(nodes int, pairs func(yield func(from, to int32))) *edges {
 	return e
 }
 
-func newGraph(dir storepath.Dir, rows *db.Graph, keepOutputs, keepDerivations bool) (*graph, error) {
-	n := len(rows.Paths)
+// newGraph takes rows' derivers and outputs for what is kept with a path, where they were loaded.
+func newGraph(dir storepath.Dir, rows *db.Graph) (*graph, error) {
 	g := &graph{
-		paths: make([]storepath.Path, n),
-		valid: int32(n),
-		rows:  rows,
-		index: make(map[storepath.Path]int32, n+n/8),
+		paths:  make([]storepath.Path, len(rows.Paths)),
+		valid:  int32(len(rows.Paths)),
+		rows:   rows,
+		others: make(map[storepath.Path]int32),
 	}
 	for i, text := range rows.Paths {
 		p, err := dir.Parse(text)
@@ -56,66 +55,33 @@ func newGraph(dir storepath.Dir, rows *db.Graph, keepOutputs, keepDerivations bo
 			return nil, fmt.Errorf("read valid paths: %w", err)
 		}
 		g.paths[i] = p
-		g.index[p] = int32(i)
 	}
-	if keepDerivations {
-		g.loadDerivers(dir)
-	}
-	if keepOutputs {
-		g.loadOutputs(dir)
+	if rows.Outputs != nil {
+		g.outputs = newEdges(int(g.valid), func(yield func(from, to int32)) {
+			for _, o := range rows.Outputs {
+				yield(o.Drv, o.Out)
+			}
+		})
 	}
 	return g, nil
 }
 
-func (g *graph) loadDerivers(dir storepath.Dir) {
-	g.deriver = make([]int32, g.valid)
-	for i, text := range g.rows.Derivers {
-		g.deriver[i] = -1
-		if text == "" {
-			continue
-		}
-		if drv, ok := g.validNode(dir, text); ok {
-			g.deriver[i] = drv
-		}
-	}
-}
-
-func (g *graph) loadOutputs(dir storepath.Dir) {
-	var pairs [][2]int32
-	for _, o := range g.rows.Outputs {
-		if out, ok := g.validNode(dir, o.Path); ok {
-			pairs = append(pairs, [2]int32{o.Drv, out})
-		}
-	}
-	g.outputs = newEdges(int(g.valid), func(yield func(from, to int32)) {
-		for _, p := range pairs {
-			yield(p[0], p[1])
-		}
-	})
-}
-
-func (g *graph) validNode(dir storepath.Dir, text string) (int32, bool) {
-	p, err := dir.Parse(text)
-	if err != nil {
-		return 0, false
-	}
-	n, ok := g.index[p]
-	return n, ok && n < g.valid
-}
-
 func (g *graph) node(p storepath.Path) (int32, bool) {
-	n, ok := g.index[p]
+	if n, ok := g.rows.Node(p.Base()); ok {
+		return n, true
+	}
+	n, ok := g.others[p]
 	return n, ok
 }
 
 // add gives the node of a path, a new one if it is not valid.
 func (g *graph) add(p storepath.Path) int32 {
-	if n, ok := g.index[p]; ok {
+	if n, ok := g.node(p); ok {
 		return n
 	}
 	n := int32(len(g.paths))
 	g.paths = append(g.paths, p)
-	g.index[p] = n
+	g.others[p] = n
 	return n
 }
 
@@ -137,8 +103,8 @@ func (g *graph) keeps(n int32, visit func(int32)) {
 	for _, ref := range g.rows.References(n) {
 		visit(ref)
 	}
-	if g.deriver != nil && g.deriver[n] >= 0 {
-		visit(g.deriver[n])
+	if g.rows.Derivers != nil && g.rows.Derivers[n] >= 0 {
+		visit(g.rows.Derivers[n])
 	}
 	if g.outputs != nil {
 		for _, out := range g.outputs.of(n) {
@@ -159,6 +125,26 @@ func (g *graph) pathsOf(nodes []int32) []storepath.Path {
 	out := make([]storepath.Path, len(nodes))
 	for i, n := range nodes {
 		out[i] = g.paths[n]
+	}
+	return out
+}
+
+// print gives the full path of a node.
+func (g *graph) print(dir storepath.Dir, n int32) string {
+	if !g.isValid(n) {
+		return dir.Print(g.paths[n])
+	}
+	// A row's text is the same, but for slashes that somebody else may have put there.
+	if text := g.rows.Paths[n]; len(text) == len(dir)+1+len(g.paths[n].Base()) {
+		return text
+	}
+	return dir.Print(g.paths[n])
+}
+
+func (g *graph) printAll(dir storepath.Dir, nodes []int32) []string {
+	out := make([]string, len(nodes))
+	for i, n := range nodes {
+		out[i] = g.print(dir, n)
 	}
 	return out
 }

@@ -30,21 +30,22 @@ func (r *run) listStore(g *graph) (leftovers, error) {
 	if err != nil {
 		return leftovers{}, err
 	}
-	names, err := root.Names()
+	left := leftovers{root: root, nodes: make([]int32, 0, g.valid)}
+	err = root.EachName(func(name string) {
+		if name == linksName {
+			return
+		}
+		if n, valid := g.rows.Node(name); valid {
+			left.nodes = append(left.nodes, n)
+		} else if p, err := storepath.ParseBase(strings.Clone(name)); err == nil {
+			left.nodes = append(left.nodes, g.add(p))
+		} else {
+			left.junk = append(left.junk, strings.Clone(name))
+		}
+	})
 	if err != nil {
 		root.Close()
 		return leftovers{}, err
-	}
-	left := leftovers{root: root, nodes: make([]int32, 0, len(names))}
-	for _, name := range names {
-		if name == linksName {
-			continue
-		}
-		if p, err := storepath.ParseBase(name); err == nil {
-			left.nodes = append(left.nodes, g.add(p))
-		} else {
-			left.junk = append(left.junk, name)
-		}
 	}
 	slices.Sort(left.junk)
 	return left, nil

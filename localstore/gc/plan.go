@@ -9,8 +9,9 @@ import (
 // plan says what to do with the nodes of a graph. It is made without looking at anything else.
 type plan struct {
 	alive []bool
-	// dead is what to delete, referrers before what they refer to.
-	dead []int32
+	// dead is what to delete, referrers before what they refer to; doomed has the same nodes, by number.
+	dead   []int32
+	doomed []bool
 	// asked are the nodes that the request is about.
 	asked []int32
 	// cycles have two nodes of each cycle of references among the dead, of which nothing can be deleted.
@@ -36,7 +37,8 @@ func makePlan(g *graph, roots, onDisk []int32, req *Request) *plan {
 	if i := p.firstAlive(); req.Action == DeleteSpecific && i >= 0 {
 		starts = starts[:i] // it fails there
 	}
-	p.sort(g, p.reach(g, starts))
+	p.doomed = p.reach(g, starts)
+	p.sort(g, p.doomed)
 	return p
 }
 
@@ -204,7 +206,7 @@ func (p *plan) live(g *graph, dir storepath.Dir, wholeStore bool) []string {
 	var out []string
 	print := func(n int32) {
 		if p.alive[n] {
-			out = append(out, dir.Print(g.paths[n]))
+			out = append(out, g.print(dir, n))
 		}
 	}
 	if wholeStore {

@@ -40,9 +40,9 @@ func (s *shape) rows() *db.Graph {
 	for i := range s.n {
 		g.Paths = append(g.Paths, testDir.Print(testPath(i)))
 		g.NarSizes = append(g.NarSizes, 100)
-		deriver := ""
+		deriver := int32(-1)
 		if d, ok := s.deriver[i]; ok {
-			deriver = testDir.Print(testPath(d))
+			deriver = int32(d)
 		}
 		g.Derivers = append(g.Derivers, deriver)
 		for _, ref := range s.refs[i] {
@@ -50,9 +50,10 @@ func (s *shape) rows() *db.Graph {
 		}
 		g.RefStart = append(g.RefStart, int32(len(g.Refs)))
 		for _, out := range s.outputs[i] {
-			g.Outputs = append(g.Outputs, db.GraphOutput{Drv: int32(i), Path: testDir.Print(testPath(out))})
+			g.Outputs = append(g.Outputs, db.GraphOutput{Drv: int32(i), Out: int32(out)})
 		}
 	}
+	g.Index()
 	return g
 }
 
@@ -127,7 +128,14 @@ func all(int) bool { return true }
 
 func mustGraph(t testing.TB, rows *db.Graph, keepOutputs, keepDerivations bool) *graph {
 	t.Helper()
-	g, err := newGraph(testDir, rows, keepOutputs, keepDerivations)
+	some := *rows
+	if !keepOutputs {
+		some.Outputs = nil
+	}
+	if !keepDerivations {
+		some.Derivers = nil
+	}
+	g, err := newGraph(testDir, &some)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +337,7 @@ func TestGraphAddsWhatIsNotValid(t *testing.T) {
 func TestNewGraphRefusesForeignPaths(t *testing.T) {
 	rows := (&shape{n: 2}).rows()
 	rows.Paths[1] = "/elsewhere/x"
-	if _, err := newGraph(testDir, rows, false, false); err == nil {
+	if _, err := newGraph(testDir, rows); err == nil {
 		t.Error("accepted a path outside the store")
 	}
 }

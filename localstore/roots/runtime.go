@@ -3,6 +3,8 @@ package roots
 import (
 	"context"
 	"fmt"
+
+	"nixdaemon/protocol/activity"
 )
 
 // Runtime gives the valid paths that running programs use, as far as the system, or Options.HelperSocket, tells us.
@@ -13,7 +15,7 @@ func Runtime(ctx context.Context, o Options) (Roots, error) {
 		if err != nil {
 			return nil, err
 		}
-		return o.check(ctx, found)
+		return o.additional(ctx, found)
 	}
 	uses, err := o.runtime(ctx)
 	if err != nil {
@@ -25,7 +27,16 @@ func Runtime(ctx context.Context, o Options) (Roots, error) {
 			found = append(found, candidate{target: p, label: u.label})
 		}
 	}
-	return o.check(ctx, found)
+	return o.additional(ctx, found)
+}
+
+// additional is check with a word about each root, since nobody sees for how short a time a program used it.
+func (o *Options) additional(ctx context.Context, found []candidate) (Roots, error) {
+	roots, err := o.check(ctx, found)
+	for p := range roots {
+		o.Log.Message(activity.Debug, fmt.Sprintf("got additional root '%s'", o.Dir.Print(p)))
+	}
+	return roots, err
 }
 
 // use says that something uses a file name within the store.

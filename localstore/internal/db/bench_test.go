@@ -96,7 +96,7 @@ func BenchmarkLoadGraph(b *testing.B) {
 	db := openTest(b, testOptions(b))
 	fillPaths(b, db, 20000, 10)
 	for b.Loop() {
-		if g, err := db.LoadGraph(b.Context()); err != nil || len(g.Paths) != 20000 {
+		if g, err := db.LoadGraph(b.Context(), GraphOptions{}); err != nil || len(g.Paths) != 20000 {
 			b.Fatal(err)
 		}
 	}

@@ -368,7 +368,7 @@ func TestLoadGraph(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := db.LoadGraph(t.Context())
+	g, err := db.LoadGraph(t.Context(), GraphOptions{Derivers: true, Outputs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,13 +382,25 @@ func TestLoadGraph(t *testing.T) {
 	if diff := cmp.Diff(map[string][]string{a: nil, b: {a, b}, c: {b}}, edges, ignoreOrder); diff != "" {
 		t.Errorf("edges (-want +got):\n%s", diff)
 	}
-	if g.Derivers[0] != c || g.NarSizes[0] != 10 || len(g.Outputs) != 1 ||
-		g.Outputs[0].Path != a || g.Paths[g.Outputs[0].Drv] != c {
+	if g.Paths[g.Derivers[0]] != c || g.Derivers[1] != -1 || g.NarSizes[0] != 10 || len(g.Outputs) != 1 ||
+		g.Paths[g.Outputs[0].Out] != a || g.Paths[g.Outputs[0].Drv] != c {
 		t.Errorf("graph = %+v", g)
+	}
+	for i, path := range g.Paths {
+		if n, found := g.Node(baseName(path)); !found || n != int32(i) {
+			t.Errorf("node of %s: %d, %v", path, n, found)
+		}
+	}
+	if n, found := g.Node(baseName(storePath(1, "other"))); found {
+		t.Errorf("node %d of a path that is not valid", n)
+	}
+	some, err := db.LoadGraph(t.Context(), GraphOptions{})
+	if err != nil || some.Derivers != nil || some.Outputs != nil {
+		t.Errorf("loaded what was not asked for: %+v, %v", some, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := db.LoadGraph(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := db.LoadGraph(ctx, GraphOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("LoadGraph cancelled: %v", err)
 	}
 }

@@ -51,7 +51,7 @@ func TestInvalidateAll(t *testing.T) {
 				t.Errorf("%d found", found)
 			}
 			left(all[:2])
-			g, err := db.LoadGraph(t.Context())
+			g, err := db.LoadGraph(t.Context(), GraphOptions{Derivers: true, Outputs: true})
 			must(t, err)
 			if len(g.Refs) != 3 {
 				t.Errorf("references are left: %v", g.Refs)

@@ -34,6 +34,7 @@ const (
 	stmtListPaths
 	stmtListRowsBeyond
 	stmtListNodes
+	stmtListDerivers
 	stmtListEdges
 	stmtListOutputs
 	stmtListTables
@@ -83,6 +84,7 @@ var statementFiles = [stmtCount]string{
 	stmtListPaths:                "list_paths",
 	stmtListRowsBeyond:           "list_rows_beyond",
 	stmtListNodes:                "list_nodes",
+	stmtListDerivers:             "list_derivers",
 	stmtListEdges:                "list_edges",
 	stmtListOutputs:              "list_outputs",
 	stmtListTables:               "list_tables",

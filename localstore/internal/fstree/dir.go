@@ -88,21 +88,34 @@ func (d *Dir) Exists(name string) (bool, error) {
 }
 
 // Names lists the directory, without "." and "..", in no order.
-func (d *Dir) Names() ([]string, error) {
+func (d *Dir) Names() (names []string, err error) {
+	err = d.EachName(func(name string) { names = append(names, name) })
+	return names, err
+}
+
+// EachName calls visit for each name of the directory, without "." and "..", in no order. It holds few names at a time,
+// and visit should keep few: each keeps some others in memory, too.
+func (d *Dir) EachName(visit func(name string)) error {
 	fd, err := openat(d.fd, ".", openDirFlags, 0)
 	if err != nil {
-		return nil, fmt.Errorf("opening directory \"%s\": %w", d.path, err)
+		return fmt.Errorf("opening directory \"%s\": %w", d.path, err)
 	}
 	defer unix.Close(fd)
-	entries, err := new(lister).list(fd)
-	if err != nil {
-		return nil, fmt.Errorf("reading directory \"%s\": %w", d.path, err)
+	var l lister
+	var some []entry
+	for {
+		n, err := l.next(fd)
+		if err != nil {
+			return fmt.Errorf("reading directory \"%s\": %w", d.path, err)
+		}
+		if n == 0 {
+			return nil
+		}
+		some = parseDirents(l.buf[:n], some[:0])
+		for _, e := range some {
+			visit(e.name)
+		}
 	}
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.name
-	}
-	return names, nil
 }
 
 // Mkdir makes a directory, which must not exist.

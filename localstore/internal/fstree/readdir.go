@@ -16,20 +16,26 @@ type lister struct{ buf []byte }
 const listBufSize = 32 << 10
 
 // list reads the whole directory, in the order in which the file system has it.
-func (l *lister) list(fd int) ([]entry, error) {
-	if l.buf == nil {
-		l.buf = make([]byte, listBufSize)
-	}
-	var out []entry
+func (l *lister) list(fd int) (out []entry, err error) {
 	for {
-		n, err := unix.ReadDirent(fd, l.buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n <= 0 {
+		n, err := l.next(fd)
+		if err != nil || n == 0 {
 			return out, err
 		}
 		out = parseDirents(l.buf[:n], out)
+	}
+}
+
+// next fills the buffer; 0 is the end of the directory.
+func (l *lister) next(fd int) (int, error) {
+	if l.buf == nil {
+		l.buf = make([]byte, listBufSize)
+	}
+	for {
+		n, err := unix.ReadDirent(fd, l.buf)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
 	}
 }
 

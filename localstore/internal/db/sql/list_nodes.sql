@@ -1,1 +1,1 @@
-select id, path, deriver, narSize from ValidPaths order by id
+select id, path, narSize from ValidPaths order by id
