@@ -192,6 +192,7 @@ func TestForeignTempRoot(t *testing.T) {
 		t.Errorf("left are %v, added was %v", got, added)
 	}
 	f.verify()
+	f.reopen() // drops what was kept for that process
 	f.collect(wholeStore(DeleteDead))
 	f.check()
 }
