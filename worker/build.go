@@ -110,11 +110,13 @@ func (c *conn) buildGiven(ctx context.Context, req protocol.BuildDerivationReque
 	}
 	switch {
 	case req.Mode == derivation.BuildRepair:
-		return result, c.audited(ActionRepair, c.paths(req.DrvPath), build)
+		err = c.audited(ActionRepair, c.paths(req.DrvPath), build)
 	case c.o.Trusted && !kind.IsCA:
-		return result, c.audited(ActionBuild, c.paths(req.DrvPath), build)
+		err = c.audited(ActionBuild, c.paths(req.DrvPath), build)
+	default:
+		err = build()
 	}
-	return result, build()
+	return result, err
 }
 
 // mayBuild refuses what only trusted clients may have built.
