@@ -20,6 +20,7 @@ const (
 type busyWait struct {
 	path    string // of the database, for the warning
 	log     func(string)
+	counts  *counts
 	pause   time.Duration
 	warning time.Time
 }
@@ -27,6 +28,7 @@ type busyWait struct {
 // wait sleeps before the next attempt after the busy error err. It fails when ctx ends or stop, if not nil, is closed.
 func (b *busyWait) wait(ctx context.Context, stop <-chan struct{}, err error) error {
 	now := time.Now()
+	defer b.counts.waitedSince(now)
 	if b.warning.IsZero() {
 		b.warning = now.Add(busyFirstWarning)
 		b.pause = busyFirstPause
@@ -64,7 +66,7 @@ func (db *DB) retryBusy(ctx context.Context, f func() error) error {
 			return err
 		}
 		if b.log == nil {
-			b = busyWait{path: db.file, log: db.log}
+			b = busyWait{path: db.file, log: db.log, counts: &db.counts}
 		}
 		if err := b.wait(ctx, nil, err); err != nil {
 			return err

@@ -59,6 +59,7 @@ type DB struct {
 	keeper  *keeper
 	changes *changeWatch
 	pool    pool
+	counts  counts
 
 	closeOnce sync.Once
 	closeErr  error

@@ -248,7 +248,7 @@ func (w *writer) begin(r *request) error {
 	if w.open {
 		return nil
 	}
-	b := busyWait{path: w.db.file, log: w.db.log}
+	b := busyWait{path: w.db.file, log: w.db.log, counts: &w.db.counts}
 	for {
 		err := w.tx.exec(stmtBegin, nil)
 		if err == nil {
@@ -364,5 +364,6 @@ func (w *writer) commitChanges() error {
 	}
 	w.open = false
 	w.db.changes.committed()
+	w.db.counts.committed(len(w.members))
 	return nil
 }

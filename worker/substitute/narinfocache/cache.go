@@ -14,6 +14,7 @@ package narinfocache
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nixdaemon/protocol/narinfo"
@@ -90,6 +91,29 @@ type Cache struct {
 	wake       chan struct{} // holds one token when something is pending
 	closing    chan struct{}
 	writer     sync.WaitGroup
+
+	hits, absent, misses atomic.Uint64
+}
+
+// Stats count the questions about narinfos so far: those that were answered
+// with one, those with the knowledge that there is none, and those that could
+// not be answered.
+type Stats struct{ Hits, Absent, Misses uint64 }
+
+// Stats tells how useful the cache was.
+func (c *Cache) Stats() Stats {
+	return Stats{Hits: c.hits.Load(), Absent: c.absent.Load(), Misses: c.misses.Load()}
+}
+
+func (c *Cache) count(info *narinfo.NarInfo, known bool) {
+	switch {
+	case !known:
+		c.misses.Add(1)
+	case info == nil:
+		c.absent.Add(1)
+	default:
+		c.hits.Add(1)
+	}
 }
 
 type storeAnswer struct {
@@ -176,6 +200,7 @@ func (c *Cache) SetStore(uri string, s Store) {
 // Info gives what is known of the path with a hash part: its narinfo, nil for a path that is not there. The narinfo is
 // shared: do not modify it.
 func (c *Cache) Info(uri, hashPart string, ttls TTLs) (info *narinfo.NarInfo, known bool) {
+	defer func() { c.count(info, known) }()
 	c.look()
 	k := key{uri: uri, name: hashPart}
 	now := c.now()

@@ -132,6 +132,9 @@ func TestRemembers(t *testing.T) {
 		if a != `{"outPath":"x"}` || b != "" || !knownA || !knownB || knownC {
 			t.Errorf("realisations %q %v, %q %v, %v", a, knownA, b, knownB, knownC)
 		}
+		if s := w.Stats(); s.Hits != 2 || s.Absent != 1 || s.Misses == 0 {
+			t.Errorf("counted %+v", s)
+		}
 		w.reopen()
 	}
 	if len(w.logs) > 0 {
