@@ -41,8 +41,8 @@ type backend interface {
 // running, 0 without one.
 func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers, own []string) (backend, error) {
 	switch {
-	case cfg.Store.Kind == config.StoreRemote && isCache(cfg.Store.Reference.Scheme):
-		return newCaching(cfg, log, watch), nil
+	case cfg.Store.Kind == config.StoreRemote && isAway(cfg.Store.Reference.Scheme):
+		return newAway(cfg, log, watch), nil
 	case cfg.Store.Kind == config.StoreRemote:
 		return newForwarding(cfg, log, own)
 	}

@@ -44,7 +44,7 @@ func newForwarding(cfg *config.Config, log zerolog.Logger, own []string) (*forwa
 	case cfg.Store.SocketPath != "":
 		f.options.Name = name(cfg)
 		f.options.Dial = notOurselves(cfg.Store.SocketPath, own, client.Unix(cfg.Store.SocketPath))
-	case cfg.Store.Reference.Scheme == "ssh-ng":
+	case cfg.Store.Reference.Scheme == "ssh-ng", cfg.Store.Reference.Scheme == "mounted-ssh-ng":
 		if err := f.dialSSH(); err != nil {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func (f *forwarding) dialSSH() error {
 	if err != nil {
 		return err
 	}
-	f.options.Name, f.options.Dir, f.options.Elsewhere = c.URI, c.Dir, true
+	f.options.Name, f.options.Dir, f.options.Elsewhere, f.options.Mounted = c.URI, c.Dir, true, c.Mounted
 	f.options.Dial = peer.Dialer(f.master, c.Command())
 	return nil
 }

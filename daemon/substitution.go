@@ -288,10 +288,7 @@ func (o opener) openLocal(ctx context.Context, a substitute.Asker, ref settings.
 }
 
 func (o opener) openPeer(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
-	store, err := peer.Open(ctx, ref, peer.Options{
-		Defaults: peer.Defaults{Dir: o.dir, SocketPath: o.cfg.SocketPath, SystemFeatures: o.cfg.Settings.SystemFeatures},
-		Features: worker.DerivationFeatures(o.cfg.Settings.ExperimentalFeatures),
-	})
+	store, err := o.peerStore(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

@@ -13,16 +13,16 @@ import (
 // What a store in a directory of this machine can do, and a cache cannot: most of it is refused, the rest does nothing
 // (the defaults of libstore/store-api.hh).
 
-// Roots takes temporary roots, which a cache has no use for.
-func (s *Store) Roots() worker.TempRoots { return noRoots{} }
+// Roots takes temporary roots, which a cache has no use for. Closing them closes the store.
+func (s *Store) Roots() worker.TempRoots { return noRoots{s} }
 
-type noRoots struct{}
+type noRoots struct{ s *Store }
 
 // Add does nothing: nothing is collected.
 func (noRoots) Add(context.Context, ...storepath.Path) error { return nil }
 
-// Close does nothing.
-func (noRoots) Close() error { return nil }
+// Close closes the store.
+func (r noRoots) Close() error { return r.s.Close() }
 
 // AddIndirectRoot is refused.
 func (s *Store) AddIndirectRoot(context.Context, string) error {

@@ -22,7 +22,7 @@ import (
 
 // Options make a [Store].
 type Options struct {
-	// Cache is the binary cache, and Reference what it was opened by.
+	// Cache is the binary cache, which belongs to the store, and Reference what it was opened by.
 	Cache     *substitute.Cache
 	Reference settings.StoreReference
 	// Names lists the names of the cache's objects; nil where nobody can.
@@ -53,7 +53,7 @@ var (
 	_ substitute.Store = (*Store)(nil)
 )
 
-// New makes the store of one connection. It fails where a parameter is wrong or a secret key cannot be read.
+// New makes the store of one connection. Close it. It fails where a parameter is wrong or a secret key cannot be read.
 func New(o Options) (*Store, error) {
 	p, err := parseParams(o.Reference)
 	if err != nil {
@@ -82,6 +82,12 @@ func (s *Store) asker() substitute.Asker {
 	}
 	return substitute.Asker{Settings: s.o.Settings, Log: activity.Discard{}}
 }
+
+// Close closes the cache.
+func (s *Store) Close() error { return s.o.Cache.Close() }
+
+// URI names the cache in messages.
+func (s *Store) URI() string { return s.o.Cache.URI() }
 
 // Dir is the store directory.
 func (s *Store) Dir() storepath.Dir { return s.o.Cache.Dir() }

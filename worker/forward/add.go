@@ -51,22 +51,37 @@ func (b *Backend) AddEntries(ctx context.Context, entries *protocol.Reader, o lo
 	if !errors.Is(err, client.ErrNoBatch) {
 		return err
 	}
-	left, err := entries.Uint64()
-	if err != nil {
-		return err
-	}
-	return b.AddNARs(ctx, func() (*pathinfo.Info, io.Reader, error) {
+	return b.AddNARs(ctx, eachEntry(entries), o)
+}
+
+// eachEntry gives the entries of an OpAddMultipleToStore one after the other.
+func eachEntry(entries *protocol.Reader) func() (*pathinfo.Info, io.Reader, error) {
+	var left uint64
+	counted := false
+	return func() (*pathinfo.Info, io.Reader, error) {
+		var err error
+		if !counted {
+			if left, err = entries.Uint64(); err != nil {
+				return nil, nil, unexpected(err)
+			}
+			counted = true
+		}
 		if left == 0 {
 			return nil, nil, io.EOF
 		}
 		left--
 		entries.StartRequest()
 		info, err := entries.Info()
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return info, entries, err
-	}, o)
+		return info, entries, unexpected(err)
+	}
+}
+
+// unexpected is for streams that end too early.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // AddDump adds contents under their content address.

@@ -28,6 +28,8 @@ type Options struct {
 	// Elsewhere says that the daemon is on another machine. Settings are kept to
 	// ourselves then, as upstream does, and its files are not to be had.
 	Elsewhere bool
+	// Mounted says that the files of a daemon on another machine are here, too, so that links can be roots there.
+	Mounted bool
 	// Version is what is offered; the zero value is protocol.ClientVersion.
 	Version protocol.Version
 }

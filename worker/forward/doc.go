@@ -6,7 +6,8 @@
 // a connection. It is a [worker.Store], [worker.Builder], [worker.Collector]
 // and [worker.Substituter] at once, and a [worker.Forwarder]. How the daemon is
 // reached is [Options].Dial: a unix socket, or whatever else carries the worker
-// protocol.
+// protocol. A [Served] is the same for a machine that speaks the serve protocol
+// alone.
 //
 // # Who decides
 //

@@ -41,7 +41,7 @@ func (b *Backend) AddIndirectRoot(ctx context.Context, link string) error {
 
 // AddPermRoot creates a link to a path, as a root, and gives the link's path.
 func (b *Backend) AddPermRoot(ctx context.Context, p storepath.Path, link string) (string, error) {
-	if b.o.Elsewhere {
+	if b.o.Elsewhere && !b.o.Mounted {
 		return "", b.notHere("Local Filesystem Store")
 	}
 	return b.client.AddPermRoot(ctx, p, link)

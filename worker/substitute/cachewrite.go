@@ -60,7 +60,9 @@ func (c *Cache) PutInfo(ctx context.Context, a Asker, info *narinfo.NarInfo, enc
 		return err
 	}
 	if !c.o.Local {
-		c.o.Infos.SetInfo(c.o.URI, info.Path.HashPart(), info)
+		kept := *info // as if it had been read
+		kept.RegistrationTime, kept.Ultimate = 0, false
+		c.o.Infos.SetInfo(c.o.URI, info.Path.HashPart(), &kept)
 	}
 	return nil
 }

@@ -55,6 +55,9 @@ type Config struct {
 	// RemoteStore is the store that it shall open; "" is its own choice.
 	RemoteStore string
 
+	// Mounted says that the files of the other machine's store are here, too: "mounted-ssh-ng".
+	Mounted bool
+
 	// Unknown are parameters that mean nothing to this kind of store.
 	Unknown []string
 }
@@ -71,7 +74,7 @@ type Defaults struct {
 
 // Opens tells whether Open opens references of a scheme.
 func Opens(scheme string) bool {
-	return scheme == "unix" || scheme == "ssh" || scheme == "ssh-ng"
+	return scheme == "unix" || scheme == "ssh" || scheme == "ssh-ng" || scheme == "mounted-ssh-ng"
 }
 
 // Parse makes sense of a reference. Errors have upstream's texts.
@@ -99,6 +102,12 @@ func Parse(ref settings.StoreReference, d Defaults) (Config, error) {
 		err = p.unix(&c, ref, d)
 	case "ssh-ng":
 		c.Kind = SSHNG
+		err = p.ssh(&c, ref, "nix-daemon")
+	case "mounted-ssh-ng":
+		c.Kind, c.Mounted, c.URI = SSHNG, true, "ssh-ng://"+ref.Authority // as upstream calls it, too
+		for _, name := range []string{"root", "state", "log", "real"} {
+			p.take(name) // where its files are mounted
+		}
 		err = p.ssh(&c, ref, "nix-daemon")
 	case "ssh":
 		c.Kind = SSH
@@ -248,6 +257,9 @@ func (c *Config) Command() []string {
 	}
 	if c.RemoteStore != "" {
 		words = append(words, "--store", c.RemoteStore)
+	}
+	if c.Mounted {
+		words = append(words, "--process-ops")
 	}
 	return words
 }
