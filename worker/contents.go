@@ -58,7 +58,7 @@ func (c *conn) verifyStore(ctx context.Context) error {
 				return refuseVerifyRepair
 			}
 			found, err = c.o.Store.Verify(ctx, localstore.VerifyOptions{
-				CheckContents: checkContents, Repair: repair, RepairPath: c.repairPath, Log: c.tunnel,
+				CheckContents: checkContents, Quick: c.sess.Settings.QuickVerify, Repair: repair, RepairPath: c.repairPath, Log: c.tunnel,
 			})
 			return err
 		})

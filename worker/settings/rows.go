@@ -197,6 +197,7 @@ var table = []row{
 	process("preallocate-contents", boolean(func(s *Settings) *bool { return &s.PreallocateContents })),
 	setting("print-missing", boolean(func(s *Settings) *bool { return &s.PrintMissing })),
 	client("pure-eval", clientBool("false")),
+	own("quick-verify", boolean(func(s *Settings) *bool { return &s.QuickVerify })),
 	setting("require-drop-supplementary-groups",
 		boolean(func(s *Settings) *bool { return &s.RequireDropSupplementary })),
 	setting("require-sigs", boolean(func(s *Settings) *bool { return &s.RequireSigs })),

@@ -198,6 +198,7 @@ type Settings struct {
 	MaxRequestMemory      uint64 // ours: bytes that the requests under way may claim together; 0: 1 GiB
 	MaxBuildMemory        uint64 // ours: bytes that all processes of a build may use together; 0: no limit
 	MaxBuildProcesses     uint64 // ours: processes and threads that a build may have at once; 0: no limit
+	QuickVerify           bool   // ours: whether verifying contents hashes only what looks changed
 	MaxTotalJobs          uint   // ours: builds running at once for all clients together; 0: see TotalJobs
 
 	// Not settings, but fixed fields of a client's options or flags of the command line.

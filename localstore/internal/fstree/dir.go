@@ -21,6 +21,8 @@ type Dir struct {
 	dumpers sync.Pool    // of *dumper, for their buffers
 	sums    sync.Pool    // of *fileSum, likewise
 	created createdModes // of files restored beneath
+
+	measurers sync.Pool // of *measurer, likewise
 }
 
 // OpenDir opens a directory. Links in the path are followed, except in its last component.
