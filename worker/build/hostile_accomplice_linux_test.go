@@ -111,12 +111,15 @@ func TestHostileDescriptor(t *testing.T) {
 // a file of the host, a directory that leads there, and other contents (CVE-2026-39860, GHSA-g3g9-5vj6-r3gj). Nothing is
 // followed, and what is registered is what was hashed.
 func TestHostileAccomplice(t *testing.T) {
+	if !aside(t) {
+		return
+	}
 	inIsolation(t, func(t *testing.T, w *world) {
 		w.hostile()
 		friend := w.meet(t)
 		victims := w.victims(t)
 		before := w.state(victims)
-		for i := range 16 {
+		for i := range rounds(16) {
 			name := fmt.Sprintf("swap%d", i)
 			script := "mkdir -p $out/d; for i in 1 2 3 4 5 6 7 8 9; do echo content > $out/file$i; done; " + passing("$NIX_STORE $out")
 			drv := w.drv(name, script, fixed(storepath.MethodNAR, name))
@@ -240,12 +243,15 @@ func (w *world) noLeak(t *testing.T) {
 // TestHostileBuildDir has somebody outside exchange directories for links while the build directory is deleted
 // (CVE-2025-46415, CVE-2025-52991 to 52993, GHSA-g948-229j-48j3): what those lead to stays.
 func TestHostileBuildDir(t *testing.T) {
+	if !aside(t) {
+		return
+	}
 	inIsolation(t, func(t *testing.T, w *world) {
 		w.hostile()
 		friend := w.meet(t)
 		victims := w.victims(t)
 		before := w.state(victims)
-		for i := range 12 {
+		for i := range rounds(12) {
 			script := "mkdir d e; for i in 1 2 3 4 5 6 7 8 9; do mkdir -p d/sub$i e/$i/$i; echo > d/sub$i/file; done; " + passing("/tmp .") + "echo > $out"
 			drv := w.drv(fmt.Sprintf("dir%d", i), script)
 			stop := make(chan struct{})

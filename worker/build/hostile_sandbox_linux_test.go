@@ -179,8 +179,9 @@ func TestHostileEscapes(t *testing.T) {
 	})
 }
 
-// TestHostileUnprivileged runs the tests of hostile builders as an ordinary user.
+// TestHostileUnprivileged runs the tests of hostile builders as an ordinary user, the longest of them briefly.
 func TestHostileUnprivileged(t *testing.T) {
+	t.Parallel()
 	u := sandboxtest.BuildUser(t)
 	dir := sandboxtest.DirFor(t, u)
 	exe := dir + "/test"
@@ -191,8 +192,8 @@ func TestHostileUnprivileged(t *testing.T) {
 	if err := os.WriteFile(exe, self, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe, "-test.v", "-test.run", "^(TestHostile(Escapes|Accomplice|Descriptor|BuildDir)|TestIsolatedHostileOutputs)")
-	cmd.Dir, cmd.Env = dir, []string{"PATH=/usr/bin:/bin", "TMPDIR=" + dir, "HOME=" + dir}
+	cmd := exec.CommandContext(t.Context(), exe, "-test.v", "-test.short", "-test.timeout=15m", "-test.run", "^(TestHostile(Escapes|Accomplice|Descriptor|BuildDir)|TestIsolatedHostileOutputs)")
+	cmd.Dir, cmd.Env = dir, []string{asideEnv + "=1", "PATH=/usr/bin:/bin", "TMPDIR=" + dir, "HOME=" + dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.UID, Gid: u.GID}}
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "needs namespaces") {
