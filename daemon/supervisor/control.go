@@ -70,8 +70,9 @@ func Inherited() (*Control, []net.Listener, error) {
 	if _, err := fmt.Sscanf(value, "%d %d", &n, &parent); err != nil || n < 1 {
 		return nil, nil, fmt.Errorf("bad value '%s' of variable %s", value, variable)
 	}
-	c, err := net.FileConn(passed(0, "control socket"))
-	if err != nil {
+	file := passed(0, "control socket")
+	c, err := net.FileConn(file) // works on a copy
+	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, nil, fmt.Errorf("open control socket: %w", err)
 	}
 	conn, ok := c.(*net.UnixConn)
@@ -80,8 +81,10 @@ func Inherited() (*Control, []net.Listener, error) {
 	}
 	var listeners []net.Listener
 	for i := range n {
-		l, err := net.FileListener(passed(1+i, "listening socket"))
-		if err != nil {
+		// Were the one that is copied left open, clients would still connect when the copy is closed, and wait for ever.
+		file := passed(1+i, "listening socket")
+		l, err := net.FileListener(file)
+		if err := errors.Join(err, file.Close()); err != nil {
 			return nil, nil, fmt.Errorf("open listening socket: %w", err)
 		}
 		listeners = append(listeners, l)
@@ -89,7 +92,7 @@ func Inherited() (*Control, []net.Listener, error) {
 	return &Control{conn: conn, parent: parent}, listeners, nil
 }
 
-// passed is a descriptor that the process was started with; it is closed when nobody refers to the file any more.
+// passed is a descriptor that the process was started with.
 func passed(i int, name string) *os.File { return os.NewFile(uintptr(firstPassed+i), name) }
 
 // Ready says that clients are served.

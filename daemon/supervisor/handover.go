@@ -23,7 +23,8 @@ func (s *Supervisor) becomeNew() {
 	passed, will, err := s.will()
 	if err == nil {
 		s.o.Log.Info().Str("program", s.o.Program).Msg("becoming the new program")
-		err = syscall.Exec(s.o.Program, s.o.Args, append(s.o.Env[:len(s.o.Env):len(s.o.Env)], inheritance+"="+will))
+		// Our own environment, not the servers': the service manager goes on to expect us.
+		err = syscall.Exec(s.o.Program, s.o.Args, append(os.Environ(), inheritance+"="+will))
 	}
 	for _, fd := range passed {
 		unix.Close(fd)

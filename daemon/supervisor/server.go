@@ -63,10 +63,9 @@ func (s *Supervisor) launch() (*server, error) {
 	for _, fd := range s.o.Listeners {
 		files = append(files, uintptr(fd))
 	}
-	// In a process group of its own: what a terminal sends to its foreground is the supervisor's to act upon.
 	pid, err := syscall.ForkExec(s.o.Program, s.o.Args, &syscall.ProcAttr{
 		Env:   append(s.o.Env[:len(s.o.Env):len(s.o.Env)], fmt.Sprintf("%s=%d %d", variable, len(s.o.Listeners), os.Getpid())),
-		Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
+		Files: files, Sys: s.attributes(),
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start '%s': %w", s.o.Program, err), conn.Close())

@@ -27,18 +27,22 @@ type Options struct {
 	// never.
 	Notify   func(state string)
 	Watchdog time.Duration
+	// OwnMounts gives each server a mount namespace of its own, in which it sees what is mounted later, too. Linux only.
+	OwnMounts bool
 	// Stay has SIGTERM wait for the servers' end as SIGINT does.
 	Stay bool
 	// Limits; zero values are the defaults.
-	Silence time.Duration // after which a server that does not answer is ended
+	Silence time.Duration // after which a server that does not answer is ended; three watchdog times where there is one
 	Leave   time.Duration // how long servers may take to begin draining
 	Log     zerolog.Logger
 }
 
 const (
 	defaultSilence = 3 * time.Minute
-	defaultLeave   = 5 * time.Second
-	aliveEvery     = 20 * time.Second
+	// silences is how often a server may miss the service manager's time: it has more to do than its supervisor.
+	silences     = 3
+	defaultLeave = 5 * time.Second
+	aliveEvery   = 20 * time.Second
 	// A server that has served for less than steady has died young, and the next is started after a pause that doubles.
 	steady     = 10 * time.Second
 	firstPause = 100 * time.Millisecond
@@ -77,7 +81,7 @@ type Supervisor struct {
 
 // New makes a supervisor; Run starts it.
 func New(o Options) *Supervisor {
-	o.Silence = cmp.Or(o.Silence, defaultSilence)
+	o.Silence = cmp.Or(o.Silence, silences*o.Watchdog, defaultSilence)
 	o.Leave = cmp.Or(o.Leave, defaultLeave)
 	again := time.NewTimer(time.Hour)
 	again.Stop()
@@ -93,7 +97,7 @@ func New(o Options) *Supervisor {
 func (s *Supervisor) Run(signals <-chan os.Signal) error {
 	defer close(s.left)
 	if s.ready { // adopted
-		s.o.Notify("READY=1")
+		s.o.Notify(fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid()))
 	} else if v, err := s.launch(); err != nil {
 		return err
 	} else {

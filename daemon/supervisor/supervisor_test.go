@@ -97,6 +97,7 @@ func serve(kind string) int {
 type world struct {
 	t       *testing.T
 	socket  string
+	inode   uint64 // of the listening socket
 	kind    string // file
 	signals chan os.Signal
 	ended   chan error
@@ -131,6 +132,11 @@ func begin(t *testing.T, kind string, change func(*supervisor.Options)) *world {
 		f.Close()
 		l.Close()
 	})
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	w.inode = st.Ino
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -267,6 +273,45 @@ func TestReload(t *testing.T) {
 	w.awaitEnd(old.pid)
 	w.hears("STATUS=kind second")
 	fresh.ask(t)
+}
+
+// A server that drains keeps no copy of the listening socket: once the supervisor has left, too, clients could connect
+// to that, and nobody would ever answer.
+func TestDrainingClosesSocket(t *testing.T) {
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		t.Skip("no /proc here that shows other processes' descriptors")
+	}
+	w := begin(t, "first", nil)
+	w.hears("READY=1")
+	old := w.client()
+	if holds(t, old.pid, w.inode) == 0 {
+		t.Fatal("the server does not hold the listening socket, or the test does not see it")
+	}
+	w.signals <- syscall.SIGHUP
+	w.hears("RELOADING=1")
+	w.hears("READY=1")
+	for end := time.Now().Add(time.Minute); holds(t, old.pid, w.inode) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the draining server holds the listening socket")
+		}
+	}
+	old.ask(t)
+}
+
+// holds counts a process's descriptors of a socket.
+func holds(t *testing.T, pid int, inode uint64) int {
+	t.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(fds) == 0 {
+		t.Fatalf("descriptors of %d: %v", pid, err)
+	}
+	n := 0
+	for _, fd := range fds {
+		if target, err := os.Readlink(fd); err == nil && target == fmt.Sprintf("socket:[%d]", inode) {
+			n++
+		}
+	}
+	return n
 }
 
 // A server that does not start does not take over.
@@ -451,11 +496,24 @@ func TestOrphan(t *testing.T) {
 	<-w.ended
 	w.ended <- nil
 	c.ask(t)
-	if conn, err := net.Dial("unix", w.socket); err == nil {
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(50 * time.Millisecond))
-		if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("an orphan has accepted: %d bytes, %v", n, err)
+	// It hears of the death a moment later.
+	for end := time.Now().Add(time.Minute); accepts(t, w.socket); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("an orphan goes on accepting")
 		}
 	}
+	c.ask(t)
+}
+
+// accepts tells whether a server answers at the socket, which is the test's and so can always be connected to.
+func accepts(t *testing.T, socket string) bool {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(50 * time.Millisecond))
+	n, err := conn.Read(make([]byte, 1))
+	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
 }
