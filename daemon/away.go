@@ -155,7 +155,7 @@ func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, wr
 }
 
 // building is 0: nothing is built here.
-func (b *away) building() int { return 0 }
+func (b *away) building() []string { return nil }
 
 // close waits for what still runs.
 func (b *away) close() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -30,8 +31,8 @@ type backend interface {
 	serve(ctx context.Context, stream io.ReadWriter, peer Peer) error
 	// converse is serve for a client of the serve protocol.
 	converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error
-	// building is how many builds run here.
-	building() int
+	// building are the names of the builds that run here, the longest at it first.
+	building() []string
 	// close ends what still runs when the connections are gone.
 	close() error
 }
@@ -149,7 +150,13 @@ func (b *local) logTiming(drvPath storepath.Path, t build.Timing) {
 	b.log.Debug().Str("drv", drvPath.Base()).Dur("setup", t.Setup).Dur("run", t.Run).Dur("finish", t.Finish).Msg("built")
 }
 
-func (b *local) building() int { return b.scheduler.Running() }
+func (b *local) building() []string {
+	var names []string
+	for _, p := range b.scheduler.Building() {
+		names = append(names, strings.TrimSuffix(p.Name(), ".drv"))
+	}
+	return names
+}
 
 // close waits for what still runs, then closes the store.
 func (b *local) close() error {
@@ -178,7 +185,7 @@ func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {
 		CADerivations: s.ExperimentalFeatures.Enabled(settings.CADerivations), Features: worker.DerivationFeatures(s.ExperimentalFeatures),
 		ReservedSpace: s.GCReservedSpace, FsyncStorePaths: s.FsyncStorePaths,
 		SyncBeforeRegistering: s.SyncBeforeRegistering, CaseHack: s.UseCaseHack,
-		IgnoredACLs: s.IgnoredACLs, NarBufferSize: int(s.NarBufferSize), Log: storeLog(log),
+		PrivateMounts: hasOwnMounts(), IgnoredACLs: s.IgnoredACLs, NarBufferSize: int(s.NarBufferSize), Log: storeLog(log),
 	}
 }
 

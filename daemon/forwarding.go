@@ -109,7 +109,7 @@ func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer)
 }
 
 // building is 0: the other daemon builds.
-func (f *forwarding) building() int { return 0 }
+func (f *forwarding) building() []string { return nil }
 
 // converse answers over the serve protocol.
 func (f *forwarding) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {

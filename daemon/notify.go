@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,11 +63,33 @@ func opening(c *supervisor.Control) (stop func()) {
 func telling(c *supervisor.Control, s *Server, b backend) (stop func()) {
 	var told string
 	return every(statusEvery, func() {
-		text := fmt.Sprintf("%d builds running, %d clients connected, %d of them waiting for an answer",
-			b.building(), s.Connections(), s.Busy())
+		text := statusText(b.building(), s.Connections(), s.Busy())
 		if text != told {
 			told = text
 			c.Status(text)
 		}
 	})
+}
+
+// mostNamed is how many builds a status names.
+const mostNamed = 4
+
+// statusText is what people read in "systemctl status".
+func statusText(building []string, clients, busy int) string {
+	text := "No build running"
+	if n := len(building); n > 0 {
+		named := building[:min(n, mostNamed)]
+		text = fmt.Sprintf("Building %s", strings.Join(named, ", "))
+		if n > mostNamed {
+			text += fmt.Sprintf(" and %d more", n-mostNamed)
+		}
+	}
+	return fmt.Sprintf("%s; %s connected, %d waiting for an answer", text, count(clients, "client"), busy)
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -59,3 +59,19 @@ func TestEvery(t *testing.T) {
 	case <-time.After(5 * time.Millisecond):
 	}
 }
+
+func TestStatusText(t *testing.T) {
+	for _, tt := range []struct {
+		building []string
+		clients  int
+		want     string
+	}{
+		{nil, 0, "No build running; 0 clients connected, 2 waiting for an answer"},
+		{[]string{"hello-1.0"}, 1, "Building hello-1.0; 1 client connected, 2 waiting for an answer"},
+		{[]string{"a", "b", "c", "d", "e", "f"}, 7, "Building a, b, c, d and 2 more; 7 clients connected, 2 waiting for an answer"},
+	} {
+		if got := statusText(tt.building, tt.clients, 2); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
+		}
+	}
+}

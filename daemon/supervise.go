@@ -26,7 +26,8 @@ func supervise(signals <-chan os.Signal, program string, cfg *config.Config, log
 	o := supervisor.Options{
 		Program: program, Args: os.Args, Notify: notifier(log), Log: log,
 		// Nobody is left to serve when process 1 has ended.
-		Stay: os.Getpid() == 1,
+		Stay:      os.Getpid() == 1,
+		OwnMounts: needsOwnMounts(cfg.Store.RealDir),
 	}
 	if o.Watchdog, err = daemon.SdWatchdogEnabled(false); err != nil {
 		log.Warn().Err(err).Msg("the service manager's watchdog")

@@ -56,6 +56,24 @@ func (s *Scheduler) Running() int {
 	return s.slots.running
 }
 
+// Building are the derivations of the builds that run at the moment, the oldest first.
+func (s *Scheduler) Building() []storepath.Path {
+	s.mu.Lock()
+	var jobs []BuildStatus
+	for _, j := range s.jobs {
+		if j.state == jobRunning {
+			jobs = append(jobs, BuildStatus{Drv: j.drvPath, Since: j.since})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(jobs, func(a, b BuildStatus) int { return a.Since.Compare(b.Since) })
+	var drvs []storepath.Path
+	for _, j := range jobs {
+		drvs = append(drvs, j.Drv)
+	}
+	return drvs
+}
+
 // Status tells what is being built, and who waits for what.
 func (s *Scheduler) Status() Status {
 	s.mu.Lock()

@@ -1,0 +1,25 @@
+package daemon
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// needsOwnMounts tells whether the store is on a read-only mount, as NixOS has it against accidents, that a server can
+// make writable for itself in a mount namespace of its own.
+func needsOwnMounts(realStore string) bool {
+	var st unix.Statfs_t
+	return os.Geteuid() == 0 && unix.Statfs(realStore, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+}
+
+// hasOwnMounts tells whether our mount namespace is another than that of the system's process 1, so that what we
+// remount is nobody else's.
+func hasOwnMounts() bool {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false
+	}
+	first, err := os.Readlink("/proc/1/ns/mnt")
+	return err == nil && own != first
+}
