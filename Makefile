@@ -2,19 +2,14 @@
 # test   everything: formatting, vet, static checks, unit and compatibility tests
 # bench  the daemon beside upstream's, with ratios
 # lint   only what reads the code
-# install  the binary into PREFIX/bin, the service files beside it; SANDBOX_SHELL is a static shell for builders' /bin/sh
+# build  the program, bin/nix-daemon; SANDBOX_SHELL is a static shell for builders' /bin/sh
+# install  the program into PREFIX/bin, the service files beside it
+# release  static tarballs and Debian packages for amd64 and arm64, into release/
 PREFIX ?= /usr/local
-SYSTEMD ?= $(PREFIX)/lib/systemd/system
-ifeq ($(shell uname -s),Darwin)
-SERVICES = /Library/LaunchDaemons
-SERVICE_FILES = contrib/launchd/org.nixos.nix-daemon.plist
-else
-SERVICES = $(SYSTEMD)
-SERVICE_FILES = contrib/systemd/nix-daemon.service contrib/systemd/nix-daemon.socket
-endif
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+export PREFIX DESTDIR SERVICES
 
-.PHONY: demo test bench lint install
+.PHONY: demo test bench lint build install release
 
 demo:
 	contrib/demo/run
@@ -34,9 +29,11 @@ test: lint
 bench:
 	contrib/bench/run
 
-install:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X nixdaemon/daemon/config.sandboxShell=$(SANDBOX_SHELL)' -o nix-daemon.new ./daemon/cmd/nix-daemon
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(SERVICES)
-	install -m 755 nix-daemon.new $(DESTDIR)$(PREFIX)/bin/nix-daemon
-	rm -f nix-daemon.new
-	install -m 644 $(SERVICE_FILES) $(DESTDIR)$(SERVICES)
+build:
+	SANDBOX_SHELL='$(SANDBOX_SHELL)' contrib/release/compile bin/nix-daemon
+
+install: build
+	contrib/install bin/nix-daemon
+
+release:
+	contrib/release/build release
