@@ -138,8 +138,8 @@ func (b *away) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error
 		Store: store, Builder: builder, Collector: store, Substituter: subst, Roots: store.Roots(),
 		RequireSigs: b.cfg.Settings.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion,
 		Settings: b.cfg.Settings, IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: b.log,
-		Observer: peer.Observer,
-		JSONLog:  jsonLog(b.cfg.Settings.JSONLogPath),
+		Observer: peer.Observer, Audit: peer.Audit,
+		JSONLog: jsonLog(b.cfg.Settings.JSONLogPath),
 	})
 }
 

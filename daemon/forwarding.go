@@ -103,8 +103,8 @@ func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer)
 		Store: b, Builder: b, Collector: b, Substituter: b, Roots: b.Roots(),
 		RequireSigs: f.cfg.Settings.RequireSigs, Keys: f.keys.trustedKeys, NixVersion: NixVersion,
 		Settings: f.cfg.Settings, IDs: &f.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: f.log,
-		Observer: peer.Observer,
-		JSONLog:  jsonLog(f.cfg.Settings.JSONLogPath),
+		Observer: peer.Observer, Audit: peer.Audit,
+		JSONLog: jsonLog(f.cfg.Settings.JSONLogPath),
 	})
 }
 

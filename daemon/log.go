@@ -1,21 +1,38 @@
 package daemon
 
 import (
-	"io"
-
 	"github.com/rs/zerolog"
 
+	"nixdaemon/daemon/config"
+	"nixdaemon/daemon/status/daemonlog"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/worker/settings"
 )
 
-// newLog makes the daemon's own log on standard error, at the configured
-// verbosity.
-func newLog(w io.Writer, verbosity settings.Verbosity) zerolog.Logger {
-	console := zerolog.ConsoleWriter{
-		Out: w, NoColor: true, PartsOrder: []string{zerolog.MessageFieldName},
+// newLog makes the daemon's own log on standard error, as the settings want it.
+func newLog(cfg *config.Config) zerolog.Logger {
+	format := daemonlog.Format(cfg.Settings.DaemonLogFormat)
+	if format == "" && cfg.LogFormat == string(daemonlog.Internal) {
+		format = daemonlog.Internal
 	}
-	return zerolog.New(console).Level(logLevel(activity.Level(verbosity)))
+	return daemonlog.New(daemonlog.Stderr(format, levelOf(cfg.Settings)))
+}
+
+// newStdioLog makes the log of a daemon whose standard error is shown to who has
+// come here through ssh.
+func newStdioLog(s *settings.Settings) zerolog.Logger {
+	level := levelOf(s)
+	if s.Verbosity == settings.LevelInfo {
+		level = zerolog.ErrorLevel
+	}
+	return daemonlog.New(daemonlog.Stderr(daemonlog.Human, level))
+}
+
+func levelOf(s *settings.Settings) zerolog.Level {
+	if level, err := zerolog.ParseLevel(s.DaemonLogLevel); s.DaemonLogLevel != "" && err == nil {
+		return level
+	}
+	return logLevel(activity.Level(s.Verbosity))
 }
 
 // logLevel is the least important level of ours that a verbosity shows.

@@ -78,7 +78,7 @@ func runMode(signals <-chan os.Signal, cfg *config.Config, control *supervisor.C
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	log := newLog(os.Stderr, cfg.Settings.Verbosity)
+	log := newLog(cfg)
 	if cfg.Mode == config.ModeSocket && control == nil {
 		return supervise(signals, program, cfg, log)
 	}
@@ -134,7 +134,15 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 		Limits:   limits.over(cfg.Settings.MaxConnections, cfg.Settings.MaxConnectionsPerUser, cfg.Settings.MaxRequestMemory),
 		Drain:    time.Duration(cfg.Settings.DrainTimeout) * time.Second,
 	}
+	w, err := newWatcher(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	w.Meter.Serve(s)
+	s.Refused, s.Audit = w.refused, w.audit
 	watch := new(observers)
+	watch.add(w)
 	drain := make(chan struct{})
 	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { close(drain) }), func() { cancel(errToldToStop) })()
 	opened := opening(control)
@@ -143,6 +151,8 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	if err != nil {
 		return err
 	}
+	ask(w.Meter, b)
+	defer serveMetrics(cfg.Settings.MetricsListenAddress, &w.Registry, drain, log)()
 	control.Ready()
 	defer telling(control, s, b)()
 	s.Serve, s.Observer = b.serve, watch
@@ -186,6 +196,6 @@ func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) erro
 		Store: b.store, Builder: b.builder, Collector: b.collector, Substituter: b.subst, Roots: b.store.NewTempRoots(),
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
 		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: b.log,
-		MakeRoom: b.auto.makeRoom, Observer: peer.Observer, JSONLog: jsonLog(b.cfg.Settings.JSONLogPath),
+		MakeRoom: b.auto.makeRoom, Observer: peer.Observer, Audit: peer.Audit, JSONLog: jsonLog(b.cfg.Settings.JSONLogPath),
 	})
 }

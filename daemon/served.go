@@ -27,7 +27,12 @@ type served struct {
 	// belongs to the goroutine that reads.
 	busy  bool
 	count *atomic.Int64 // of the busy ones
+
+	traffic *traffic // of all connections
 }
+
+// traffic counts bytes.
+type traffic struct{ received, sent atomic.Uint64 }
 
 // Read reads from the client.
 func (s *served) Read(p []byte) (int, error) {
@@ -43,6 +48,7 @@ func (s *served) Read(p []byte) (int, error) {
 	if s.timed && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errSilent
 	}
+	s.traffic.received.Add(uint64(max(n, 0)))
 	if n > 0 && !s.busy {
 		s.busy = true
 		s.count.Add(1)
@@ -63,7 +69,11 @@ func (s *served) Greeted() {
 }
 
 // Write writes to the client.
-func (s *served) Write(p []byte) (int, error) { return s.socket.write(p) }
+func (s *served) Write(p []byte) (int, error) {
+	n, err := s.socket.write(p)
+	s.traffic.sent.Add(uint64(max(n, 0)))
+	return n, err
+}
 
 // Idle is called by the worker when it is done with a request.
 func (s *served) Idle() {

@@ -39,6 +39,10 @@ type Server struct {
 	Limits Limits
 	// Observer is told of clients; nil if nobody wants to know.
 	Observer ConnectionObserver
+	// Refused is told of clients that were not let in, Audit of what clients do
+	// that is privileged; both may be nil.
+	Refused func(err error)
+	Audit   func(p Peer, deed worker.Privilege)
 	// Greeting is how long a client may take to say who it is; 0 is
 	// GreetingTime.
 	Greeting time.Duration
@@ -46,6 +50,7 @@ type Server struct {
 	clients atomic.Uint64
 	open    atomic.Int64
 	busy    atomic.Int64
+	traffic traffic
 }
 
 // Connections is how many clients are connected at the moment.
@@ -53,6 +58,11 @@ func (s *Server) Connections() int { return int(s.open.Load()) }
 
 // Busy is how many of them wait for an answer.
 func (s *Server) Busy() int { return int(s.busy.Load()) }
+
+// Traffic is how many bytes came from clients and went to them.
+func (s *Server) Traffic() (received, sent uint64) {
+	return s.traffic.received.Load(), s.traffic.sent.Load()
+}
 
 // Peer is a client that was let in.
 type Peer struct {
@@ -62,8 +72,10 @@ type Peer struct {
 	Client uint64
 	// Memory is what its requests share with those of others.
 	Memory wire.Ledger
-	// Observer is told what the client does; may be nil.
+	// Observer is told what the client does, Audit what of that is privileged;
+	// both may be nil.
 	Observer worker.Observer
+	Audit    func(worker.Privilege)
 }
 
 // Run accepts on all listeners until drain is closed, and then ends with the
@@ -189,6 +201,9 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 	if err != nil {
 		log.Error().Msg("while processing connection: " + err.Error())
+		if r.s.Refused != nil {
+			r.s.Refused(err)
+		}
 		return
 	}
 	defer guest.leave()
@@ -208,12 +223,16 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 		log.Error().Err(err).Msg("while processing connection")
 		return
 	}
-	c := &served{conn: conn, socket: socket, turns: &r.turns, count: &r.s.busy, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
+	c := &served{conn: conn, socket: socket, turns: &r.turns, count: &r.s.busy, traffic: &r.s.traffic, greeting: cmp.Or(r.s.Greeting, GreetingTime)}
 	if !r.add(c) {
 		return
 	}
 	defer r.remove(c)
 	defer c.rest()
+	if r.s.Audit != nil {
+		who := peer
+		peer.Audit = func(deed worker.Privilege) { r.s.Audit(who, deed) }
+	}
 	disconnected := func(error) {}
 	if r.s.Observer != nil {
 		o := r.s.Observer.Connected(Connection{Peer: peer, Since: time.Now()})

@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 
+	"github.com/rs/zerolog"
+
 	"nixdaemon/daemon/config"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/client"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker"
 	"nixdaemon/worker/settings"
 )
 
@@ -23,12 +26,12 @@ type stdio struct {
 // unless the command line says otherwise: whoever started us could as well
 // have opened the store.
 func runStdio(ctx context.Context, cfg *config.Config) error {
-	// Our standard error is shown to who has come here through ssh.
-	verbosity := cfg.Settings.Verbosity
-	if verbosity == settings.LevelInfo {
-		verbosity = settings.LevelError
+	log := newStdioLog(cfg.Settings)
+	trail, err := openTrail(cfg.Settings.AuditLogFile, zerolog.Nop())
+	if err != nil {
+		return err
 	}
-	log := newLog(os.Stderr, verbosity)
+	defer trail.close()
 	b, err := assemble(ctx, throughDaemon(ctx, cfg), 0, log, new(observers), nil)
 	if err != nil {
 		return err
@@ -43,6 +46,7 @@ func runStdio(ctx context.Context, cfg *config.Config) error {
 		return errors.Join(err, b.close())
 	}
 	defer unwatch()
+	peer.Audit = func(p worker.Privilege) { trail.note(peer, p) }
 	stream := stdio{os.Stdin, os.Stdout}
 	if cfg.Mode == config.ModeServe {
 		err = b.converse(ctx, stream, peer, cfg.Write)

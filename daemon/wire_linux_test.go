@@ -35,7 +35,7 @@ func socketPair(t *testing.T) (ours *served, theirs *net.UnixConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &served{count: new(atomic.Int64), conn: conn.(*net.UnixConn), socket: socket, turns: &turns{}}, client.(*net.UnixConn)
+	return &served{count: new(atomic.Int64), traffic: new(traffic), conn: conn.(*net.UnixConn), socket: socket, turns: &turns{}}, client.(*net.UnixConn)
 }
 
 func TestWhoSits(t *testing.T) {

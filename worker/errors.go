@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -143,3 +144,10 @@ func orderly(err error) error {
 	}
 	return err
 }
+
+// PlainText is what an error says, without its context and without colours, for
+// logs.
+func PlainText(err error) string { return escapes.ReplaceAllString(messageOf(err), "") }
+
+// escapes are the sequences that mark parts of texts for terminals.
+var escapes = regexp.MustCompile("\x1b\\[[0-9;]*m")

@@ -1,5 +1,11 @@
 package settings
 
+import (
+	"net"
+	"slices"
+	"strings"
+)
+
 func boolean(at func(*Settings) *bool) codec {
 	return field[bool]{at, parseBool, renderBool, nil}
 }
@@ -42,6 +48,24 @@ func list(at func(*Settings) *[]string) codec {
 
 func set(at func(*Settings) *[]string) codec {
 	return field[[]string]{at, parseSet, joinWords, extendSet}
+}
+
+// oneOf is one of some words, or nothing.
+func oneOf(at func(*Settings) *string, words ...string) codec {
+	return field[string]{at, func(name, value string) (string, error) {
+		if value != "" && !slices.Contains(words, value) {
+			return "", usagef("setting '%s' has invalid value '%s', expected one of '%s'", name, value, strings.Join(words, "', '"))
+		}
+		return value, nil
+	}, renderString, nil}
+}
+
+// parseAddress reads host:port, or nothing.
+func parseAddress(name, value string) (string, error) {
+	if _, _, err := net.SplitHostPort(value); value != "" && err != nil {
+		return "", usagef("setting '%s' has invalid value '%s', expected 'host:port'", name, value)
+	}
+	return value, nil
 }
 
 func clientBool(def string) codec { return ignored[bool]{def, parseBool, renderBool, nil} }
@@ -95,6 +119,7 @@ var table = []row{
 	client("allowed-uris", clientList()),
 	process("allowed-users", list(func(s *Settings) *[]string { return &s.AllowedUsers })),
 	setting("always-allow-substitutes", boolean(func(s *Settings) *bool { return &s.AlwaysAllowSubstitutes })),
+	own("audit-log-file", optPath(func(s *Settings) *string { return &s.AuditLogFile })),
 	setting("auto-allocate-uids", boolean(func(s *Settings) *bool { return &s.AutoAllocateUIDs })).guarded(AutoAllocateUIDs),
 	setting("auto-optimise-store", boolean(func(s *Settings) *bool { return &s.AutoOptimiseStore })),
 	client("bash-prompt", clientText("")),
@@ -111,6 +136,9 @@ var table = []row{
 	setting("compress-build-log", boolean(func(s *Settings) *bool { return &s.CompressBuildLog }), "build-compress-log"),
 	transfer("connect-timeout", size(func(s *Settings) *uint64 { return &s.ConnectTimeout })),
 	setting("cores", uinteger(func(s *Settings) *uint { return &s.Cores }), "build-cores"),
+	own("daemon-log-format", oneOf(func(s *Settings) *string { return &s.DaemonLogFormat },
+		"auto", "human", "json", "journal", "internal-json")),
+	own("daemon-log-level", oneOf(func(s *Settings) *string { return &s.DaemonLogLevel }, "error", "warn", "info", "debug")),
 	setting("darwin-log-sandbox-violations",
 		boolean(func(s *Settings) *bool { return &s.DarwinLogSandboxViolations })).onlyOn("darwin"),
 	client("debugger-on-trace", clientBool("false")),
@@ -180,6 +208,8 @@ var table = []row{
 	setting("max-substitution-jobs",
 		uinteger(func(s *Settings) *uint { return &s.MaxSubstitutionJobs }), "substitution-max-jobs"),
 	own("max-total-jobs", uinteger(func(s *Settings) *uint { return &s.MaxTotalJobs })),
+	own("metrics-listen-address", field[string]{
+		func(s *Settings) *string { return &s.MetricsListenAddress }, parseAddress, renderString, nil}),
 	setting("min-free", size(func(s *Settings) *uint64 { return &s.MinFree })),
 	setting("min-free-check-interval", size(func(s *Settings) *uint64 { return &s.MinFreeCheckInterval })),
 	setting("nar-buffer-size", size(func(s *Settings) *uint64 { return &s.NarBufferSize })),

@@ -39,6 +39,7 @@ var goodValues = []NameValue{
 }
 
 var badValues = []NameValue{
+	{"daemon-log-format", "xml"}, {"daemon-log-level", "loud"}, {"metrics-listen-address", "host"}, {"audit-log-file", "rel"},
 	{"keep-going", "maybe"}, {"build-fallback", "TRUE"}, {"accept-flake-config", ""}, {"max-jobs", "4K"},
 	{"max-jobs", ""}, {"max-jobs", "-1"}, {"build-max-jobs", "Auto"}, {"cores", "4x"}, {"cores", ""}, {"cores", "-1"},
 	{"cores", "4294967296"}, {"cores", "1_0"}, {"cores", "0x10"}, {"cores", "K"}, {"timeout", "-+5"},
@@ -96,7 +97,7 @@ func TestEachRowHasItsOwnPlace(t *testing.T) {
 		c, old := base.Clone(), ""
 		old, _ = base.Get(info.Name)
 		changed := false
-		for _, v := range []string{"true", "false", "relaxed", "7", "/p/q", "flamegraph", "warn", "k=v", `[{"systems":[],"program":"x","args":[]}]`} {
+		for _, v := range []string{"true", "false", "relaxed", "7", "/p/q", "flamegraph", "warn", "human", "host:1", "k=v", `[{"systems":[],"program":"x","args":[]}]`} {
 			if err := c.Set(info.Name, v); err == nil {
 				if now, _ := c.Get(info.Name); now != old {
 					changed = true
