@@ -292,12 +292,14 @@ func (s *Store) DeletePath(ctx context.Context, p storepath.Path) (freed uint64,
 // DeleteTree deletes whatever is at that place, in the store or elsewhere, and tells how many bytes that freed.
 // It is no error if there is nothing.
 func (s *Store) DeleteTree(ctx context.Context, realPath string) (freed uint64, err error) {
+	var deleteErr error
 	err = s.at(realPath, func(_ *handle, dir *fstree.Dir, name string) error {
-		freed, err = dir.Delete(ctx, name)
-		return err
+		freed, deleteErr = dir.Delete(ctx, name)
+		return nil
 	})
+	// What is not there is where it would be. What is missing within it says that not all is gone.
 	if errors.Is(err, fs.ErrNotExist) {
 		return freed, nil
 	}
-	return freed, err
+	return freed, errors.Join(err, deleteErr)
 }

@@ -105,6 +105,9 @@ func (del *deleter) contents(fd int, path string, depth int) error {
 		return fmt.Errorf("reading directory \"%s\": %w", path, err)
 	}
 	entries, err := new(lister).list(fd)
+	if err == unix.ENOENT {
+		return nil // somebody else has deleted it since it was opened
+	}
 	if err != nil {
 		return fmt.Errorf("reading directory \"%s\": %w", path, err)
 	}

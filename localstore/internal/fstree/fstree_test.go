@@ -324,6 +324,25 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// TestDeletedMeanwhile: a directory that somebody else deletes after it was opened has no contents.
+func TestDeletedMeanwhile(t *testing.T) {
+	dir := t.TempDir() + "/dir"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&deleter{ctx: t.Context()}).contents(fd, dir, 0); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDeleteFollowsNothing(t *testing.T) {
 	d := tempDir(t)
 	victim := t.TempDir()
