@@ -29,7 +29,7 @@ func (a *attempt) installAll(all map[string]*made, order []string) error {
 	for _, name := range order {
 		m := all[name]
 		if err := a.address(m, final); err != nil {
-			return err
+			return a.disturbed(err)
 		}
 		if m.scratch != m.info.Path {
 			final[hashPartOf(m.scratch)] = hashPartOf(m.info.Path)
@@ -167,7 +167,7 @@ func (a *attempt) place(m *made, keys []pathinfo.SecretKey) error {
 		}()
 	}
 	if err := a.move(m); err != nil {
-		return err
+		return a.disturbed(err)
 	}
 	if m.info.CA.IsZero() {
 		return a.optimise(m)

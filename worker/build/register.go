@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -55,7 +56,7 @@ func (a *attempt) register() error {
 		}
 	}()
 	if err := a.examineAll(all); err != nil {
-		return err
+		return a.disturbed(err)
 	}
 	order, err := a.sortOutputs(all)
 	if err != nil {
@@ -89,7 +90,6 @@ func (a *attempt) examineAll(all map[string]*made) error {
 	for _, o := range a.outputs {
 		candidates = append(candidates, o.scratch)
 	}
-	candidates = storepath.SortUnique(candidates)
 	seen := new(localstore.Inodes)
 	for _, name := range slices.Sorted(maps.Keys(a.outputs)) {
 		o := a.outputs[name]
@@ -164,6 +164,15 @@ func (a *attempt) outputError(err error) error {
 		return err
 	}
 	return &Failure{Status: derivation.StatusMiscFailure, Msg: textf("%s", plain(err.Error()))}
+}
+
+// disturbed makes an error that looks like somebody's changing an output, while the daemon was at it, the build's fault:
+// its builder has let them in. A disk that fails is not.
+func (a *attempt) disturbed(err error) error {
+	if _, already := err.(*Failure); already || !isDisturbed(err) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return a.outputError(err)
 }
 
 // read hashes the output's archive, and has it scanned.
