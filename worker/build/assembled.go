@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nixdaemon/protocol/storepath"
 	"nixdaemon/sandbox"
 )
 
@@ -16,6 +17,9 @@ import (
 // A mount may be older than the build that uses it: meanwhile its path may have been collected and made anew, repaired,
 // or replaced by a link to an equal file. So the store directory is watched, and when one of the names in it came to lead
 // elsewhere the whole chroot is not used again.
+//
+// The store directory that the builder sees is watched, too: what has come and gone there is what is to be tidied up after
+// it, and nobody has to look at hundreds of mount points again.
 type assembled struct {
 	mounts *sandbox.Assembly
 
@@ -23,6 +27,23 @@ type assembled struct {
 	names map[string]struct{} // which are mounted
 	links int                 // inputs that are symbolic links: those are made for each builder
 	stale bool
+
+	inner  int      // the number of the watch of the builder's store, -1 without one
+	made   []string // names that have come or gone there
+	unsure bool     // there may be more
+}
+
+// mostMade bounds how many names are remembered.
+const mostMade = 4096
+
+func (m *assembled) note(name string) {
+	switch n := len(m.made); {
+	case m.unsure || n > 0 && m.made[n-1] == name:
+	case n == mostMade:
+		m.made, m.unsure = nil, true
+	default:
+		m.made = append(m.made, name)
+	}
 }
 
 // assembleFrom is from how many inputs on it is worth it. One mount takes about ten microseconds, to make and to end,
@@ -42,15 +63,22 @@ func (a *attempt) useAgain() bool {
 	case assembledStale:
 		return false
 	}
+	a.assembleAnew()
+	return true
+}
+
+// assembleAnew prepares what the next builders need as well.
+func (a *attempt) assembleAnew() {
+	c := a.chroot
 	err := a.chroots.disassemble(c)
 	if err == nil && a.chroots.enroll(c, a.inputNames()) {
 		err = a.assemble()
+		c.reused = true
 	}
 	if err != nil {
 		a.chroots.cannotAssemble()
 		a.complain("assemble inputs", errors.Join(err, a.chroots.disassemble(c)))
 	}
-	return true
 }
 
 func (a *attempt) inputNames() map[string]struct{} {
@@ -59,6 +87,15 @@ func (a *attempt) inputNames() map[string]struct{} {
 		names[p.Base()] = struct{}{}
 	}
 	return names
+}
+
+// alike tells whether the builder before had mostly the same inputs, so that the one after may be expected to.
+func (p *chrootPool) alike(inputs []storepath.Path) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.latest
+	p.latest = inputs
+	return !p.closed && len(inputs) >= assembleFrom && 2*difference(before, storepath.Path.Base, inputs) <= len(inputs)
 }
 
 // assemble mounts what has been enrolled.
@@ -116,7 +153,7 @@ func (p *chrootPool) look() bool {
 	if p.watch == nil {
 		return false
 	}
-	known := p.watch.changes(func(name string) {
+	known := p.watch.changes(func(_ int, name string) {
 		for m := range p.assembled {
 			if _, there := m.names[name]; there {
 				m.stale = true
@@ -154,12 +191,54 @@ func (p *chrootPool) enroll(c *chroot, names map[string]struct{}) bool {
 		}
 		p.watch = watch
 	}
-	c.assembled = &assembled{names: names}
+	c.assembled = &assembled{names: names, inner: p.watchInner(c.inner)}
 	if p.assembled == nil {
 		p.assembled = make(map[*assembled]struct{})
 	}
 	p.assembled[c.assembled] = struct{}{}
 	return true
+}
+
+// watchInner gives the number of the watch, or -1: then all names are looked at.
+func (p *chrootPool) watchInner(dir string) int {
+	if p.inner == nil {
+		watch, err := newDirWatch()
+		if err != nil {
+			return -1
+		}
+		p.inner = watch
+	}
+	number, err := p.inner.addInner(dir)
+	if err != nil {
+		return -1
+	}
+	return number
+}
+
+// madeIn are the names that have come or gone in a builder's store since it was asked last; known is false if there may
+// be more.
+func (p *chrootPool) madeIn(c *chroot) (names []string, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := c.assembled
+	if m == nil || m.inner < 0 {
+		return nil, false
+	}
+	told := p.inner.changes(func(dir int, name string) {
+		for m := range p.assembled {
+			if m.inner == dir {
+				m.note(name)
+			}
+		}
+	})
+	if !told {
+		for m := range p.assembled {
+			m.made, m.unsure = nil, true
+		}
+	}
+	names, known = m.made, !m.unsure
+	m.made, m.unsure = nil, false
+	return names, known
 }
 
 // cannotAssemble says so until there are no idle chroots any more.
@@ -199,8 +278,15 @@ func (p *chrootPool) disassemble(c *chroot) error {
 	c.assembled = nil
 	p.mu.Lock()
 	delete(p.assembled, m)
+	if m.inner >= 0 {
+		p.inner.remove(m.inner)
+	}
 	if len(p.assembled) == 0 {
 		p.endWatch()
+		if p.inner != nil {
+			p.inner.close()
+			p.inner = nil
+		}
 	}
 	p.mu.Unlock()
 	if m.mounts == nil {

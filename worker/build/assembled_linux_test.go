@@ -10,10 +10,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/sandbox"
+	"nixdaemon/worker/settings"
 )
 
 // countingLauncher tells how many inputs were assembled each time, or fails to.
@@ -122,12 +125,78 @@ func TestAssembledInputs(t *testing.T) {
 		check("again", inputs, 60)
 		check("few", inputs[:5], 60)
 		check("all, from few", inputs, 60, 60)
+		// Then the directory is made anew, for a builder like those before.
 		w.replace(inputs[0], "repaired")
-		check("replaced", inputs, 60, 60)
+		check("replaced", inputs, 60, 60, 60)
 		check("after that", inputs, 60, 60, 60)
 		w.replace(inputs[1], "another kind")
-		check("another kind", inputs, 60, 60, 60)
+		check("another kind", inputs, 60, 60, 60, 60)
 		check("after that, too", inputs, 60, 60, 60, 60)
+		w.nothingLeft()
+	}
+	t.Run("own user", func(t *testing.T) {
+		l = new(countingLauncher)
+		test(t, newWorld(t, counting(l)))
+	})
+	t.Run("build users", func(t *testing.T) {
+		l = new(countingLauncher)
+		test(t, newUserWorldWith(t, counting(l), "one", "two"))
+	})
+}
+
+// TestAssembledAtOnce builds in two directories at a time: what one needed the other is likely to need again.
+func TestAssembledAtOnce(t *testing.T) {
+	l := new(countingLauncher)
+	w := newWorld(t, counting(l))
+	w.alone()
+	inputs := w.manyInputs(60)
+	meet := w.root + "/meet"
+	if err := unix.Mkfifo(meet, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	w.set(func(s *settings.Settings) {
+		s.SandboxPaths = append(s.SandboxPaths, settings.SandboxPath{Target: "/meet", Source: meet})
+	})
+	// Each waits for the other.
+	w.buildAll([]derivation.DerivedPath{
+		built(w.drv("reader", "cat /meet > $out", needs(inputs...))), built(w.drv("writer", "echo > /meet; echo > $out", needs(inputs...))),
+	})
+	if !slices.Equal(l.binds, []int{45}) {
+		t.Errorf("assembled %v, want 45 for the second", l.binds)
+	}
+	w.nothingLeft()
+}
+
+// TestTidiedByNames has builders leave all kinds of things among their inputs, so few that their names are known, and so
+// many that they are not.
+func TestTidiedByNames(t *testing.T) {
+	l := new(countingLauncher)
+	test := func(t *testing.T, w *world) {
+		w.alone()
+		inputs := w.manyInputs(40)
+		extra := w.source("extra", "extra")
+		const litter = "cd $NIX_STORE; echo x > file; mkdir dir; echo y > dir/file; ln -s nowhere link; ln file hard; echo z > passing; mv passing moved; mkdir moving; mv moving dir/sub; "
+		for i, script := range []string{"", litter, litter + "n=0; while test $n -lt 5000; do : > many$n; n=$((n+1)); done; ", litter, ""} {
+			more := inputs
+			if i == 3 {
+				more = append(inputs[:40:40], extra)
+			}
+			name := "litter-" + strconv.Itoa(i)
+			out := w.mustBuild(w.drv(name, "ls -A $NIX_STORE > /tmp/seen; "+script+"cp /tmp/seen $out; : > /tmp/left", needs(more...)))
+			var want []string
+			for _, p := range storepath.SortUnique(slices.Clone(more)) {
+				want = append(want, p.Base())
+			}
+			if diff := cmp.Diff(want, strings.Fields(w.read(out))); diff != "" {
+				t.Errorf("builder %d sees (-want +got)\n%s", i, diff)
+			}
+			if idle := w.idleChroots(); len(idle) != 1 {
+				t.Errorf("after builder %d: idle %q, want one", i, idle)
+			}
+		}
+		if !slices.Equal(l.binds, []int{30}) {
+			t.Errorf("assembled %v, want 30", l.binds)
+		}
 		w.nothingLeft()
 	}
 	t.Run("own user", func(t *testing.T) {
@@ -190,7 +259,7 @@ func TestStoreWatch(t *testing.T) {
 	look := func(known bool, want ...string) {
 		t.Helper()
 		var got []string
-		if w.changes(func(name string) { got = append(got, name) }) != known || !slices.Equal(got, want) {
+		if w.changes(func(_ int, name string) { got = append(got, name) }) != known || !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q; known should be %t", got, want, known)
 		}
 	}
@@ -218,11 +287,57 @@ func TestStoreWatch(t *testing.T) {
 	look(false)
 }
 
+// TestInnerWatch watches what builders see, and goes on when one of them is gone.
+func TestInnerWatch(t *testing.T) {
+	w, err := newDirWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	one, two := t.TempDir(), t.TempDir()
+	first, err := w.addInner(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.addInner(two)
+	if err != nil || first == second {
+		t.Fatal(first, second, err)
+	}
+	if n, err := w.addInner(one + "/none"); err == nil {
+		t.Errorf("watches what is not there as %d", n)
+	}
+	look := func(want ...string) {
+		t.Helper()
+		var got []string
+		names := map[int]string{first: "1 ", second: "2 "}
+		if !w.changes(func(dir int, name string) { got = append(got, names[dir]+name) }) || !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	err = errors.Join(os.WriteFile(one+"/file", nil, 0o644), os.Mkdir(two+"/dir", 0o755), os.WriteFile(two+"/dir/below", nil, 0o644),
+		os.Link(one+"/file", one+"/hard"), os.Symlink("x", two+"/link"), os.Rename(one+"/hard", two+"/moved"), os.Remove(two+"/link"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	look("1 file", "2 dir", "1 hard", "2 link", "1 hard", "2 moved", "2 link")
+	w.remove(first)
+	if err := errors.Join(os.RemoveAll(one), os.WriteFile(two+"/more", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	look("2 more")
+	if err := os.RemoveAll(two); err != nil {
+		t.Fatal(err)
+	}
+	w.remove(second)
+	w.changes(func(int, string) {})
+	look()
+}
+
 // TestStoreWatchOverflow: more happens than is remembered.
 func TestStoreWatchOverflow(t *testing.T) {
 	overflow := make([]byte, unix.SizeofInotifyEvent)
 	binary.NativeEndian.PutUint32(overflow[4:], unix.IN_Q_OVERFLOW)
-	if events(overflow, func(string) {}) {
+	if events(overflow, func(int, string) {}) {
 		t.Error("an overflow is known")
 	}
 	var p chrootPool
@@ -250,7 +365,7 @@ func FuzzEvents(f *testing.F) {
 	f.Add([]byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		total := 0
-		known := events(data, func(name string) {
+		known := events(data, func(_ int, name string) {
 			total += len(name)
 			if strings.ContainsRune(name, 0) {
 				t.Errorf("name %q", name)

@@ -154,8 +154,8 @@ func (a *attempt) findInputs() error {
 	if len(start) == 0 {
 		return nil
 	}
-	closure, err := a.store.Closure(a.ctx, start, localstore.ClosureOptions{})
-	a.inputs = storepath.SortUnique(closure)
+	var err error
+	a.inputs, err = a.store.Closure(a.ctx, start, localstore.ClosureOptions{})
 	return err
 }
 

@@ -98,8 +98,11 @@ func (c *chroot) makeTmp() error {
 	if err := unix.Mkdir(c.tmp, 0o700); err != nil {
 		return fmt.Errorf("cannot create %s: %w", quotedPath(c.tmp), err)
 	}
-	return unix.Chmod(c.tmp, 0o1777)
+	return unix.Chmod(c.tmp, tmpMode)
 }
+
+// tmpMode is the mode of a builder's /tmp.
+const tmpMode = 0o1777
 
 // path is where a store path of the builder's is.
 func (c *chroot) path(p storepath.Path) string { return c.inner + "/" + p.Base() }
@@ -121,7 +124,8 @@ func (a *attempt) isolate() (err error) {
 	a.j.feed.Message(activity.Chatty, "setting up chroot environment in "+quotedPath(a.store.RealPath(a.j.drvPath)+".chroot"))
 	_, gid := a.owner()
 	// A hook may put things into the directory.
-	if !a.usesUIDRange() && !a.hasOwnInput() && a.set.PreBuildHook == "" {
+	again := !a.usesUIDRange() && !a.hasOwnInput() && a.set.PreBuildHook == ""
+	if again {
 		if a.chroot = a.chroots.take(chrootDir(a.store, a.j.drvPath), gid, a.inputs); a.chroot != nil {
 			if a.useAgain() {
 				return nil
@@ -129,7 +133,9 @@ func (a *attempt) isolate() (err error) {
 			a.complain("remove root of builder", a.chroot.close())
 		}
 	}
-	a.chroot, err = a.chroots.make(a.j.drvPath, gid)
+	if a.chroot, err = a.chroots.make(a.j.drvPath, gid); err == nil && again && a.chroots.alike(a.inputs) {
+		a.assembleAnew()
+	}
 	return err
 }
 

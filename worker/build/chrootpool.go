@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -38,8 +39,11 @@ type chrootPool struct {
 	timer  *time.Timer
 	// assembled are all there are, of idle chroots and of others; watch is there as long as they are.
 	assembled map[*assembled]struct{}
-	watch     *storeWatch
-	unable    bool // the machine cannot assemble inputs
+	watch     *dirWatch // of the store directory
+	inner     *dirWatch // of the store directories that builders see
+	unable    bool      // the machine cannot assemble inputs
+	// latest are the inputs of the last builder for which there was no directory.
+	latest []storepath.Path
 }
 
 // mostIdleChroots is how many are kept at most.
@@ -57,7 +61,7 @@ func (p *chrootPool) take(dir string, gid int, inputs []storepath.Path) *chroot 
 		if c.gid != gid {
 			continue
 		}
-		if work := difference(c.points, inputs); best < 0 || work < least {
+		if work := difference(c.points, itself, inputs); best < 0 || work < least {
 			best, least = i, work
 		}
 	}
@@ -74,10 +78,11 @@ func (p *chrootPool) take(dir string, gid int, inputs []storepath.Path) *chroot 
 	return c
 }
 
-// difference counts what is in one of two sorted sets alone.
-func difference(points []string, inputs []storepath.Path) int {
+// difference counts what is in one of two sorted sets alone. name gives the names in the first.
+func difference[T any](first []T, name func(T) string, inputs []storepath.Path) int {
 	n, i := 0, 0
-	for _, name := range points {
+	for _, item := range first {
+		name := name(item)
 		for i < len(inputs) && inputs[i].Base() < name {
 			n, i = n+1, i+1
 		}
@@ -89,6 +94,8 @@ func difference(points []string, inputs []storepath.Path) int {
 	}
 	return n + len(inputs) - i
 }
+
+func itself(name string) string { return name }
 
 // give takes a directory over, unless it is not wanted.
 func (p *chrootPool) give(c *chroot) bool {
@@ -134,7 +141,7 @@ func (p *chrootPool) expire() {
 func (p *chrootPool) empty() error {
 	p.mu.Lock()
 	place, idle := p.place, p.idle
-	p.place, p.idle, p.unable = nil, nil, false
+	p.place, p.idle, p.unable, p.latest = nil, nil, false, nil
 	p.mu.Unlock()
 	if place == nil {
 		return nil
@@ -161,9 +168,12 @@ func (p *chrootPool) close() error {
 // adapt removes what a builder with these inputs shall not find.
 func (c *chroot) adapt(inputs []storepath.Path) error {
 	before := len(c.points)
-	keep := c.points[:0]
+	keep, i := c.points[:0], 0
 	for _, name := range c.points {
-		if isInput(inputs, name) {
+		for i < len(inputs) && inputs[i].Base() < name {
+			i++
+		}
+		if i < len(inputs) && inputs[i].Base() == name {
 			keep = append(keep, name)
 		} else if err := removeTree(c.store, c.inner+"/"+name); err != nil {
 			return err
@@ -179,22 +189,77 @@ func (c *chroot) adapt(inputs []storepath.Path) error {
 // tidy leaves of what a builder has had only what its inputs were mounted on: that was out of its reach, since the
 // mounts were there before it. What it may have done to the directories themselves, as their owner, makes them unfit.
 func (c *chroot) tidy(inputs []storepath.Path) error {
-	if err := removeTree(c.store, c.tmp); err != nil {
-		return err
-	}
-	if err := c.makeTmp(); err != nil {
-		return err
-	}
-	c.points = c.points[:0]
-	if err := c.keepOnly(inputs); err != nil {
-		return err
-	}
-	slices.Sort(c.points)
 	flags, err := inodeFlags(c.root)
 	if err != nil {
 		return err
 	}
-	return asMade(c.inner, innerMode, flags)
+	if err := c.tidyTmp(flags); err != nil {
+		return err
+	}
+	if names, known := c.pool.madeIn(c); known {
+		err = c.settle(inputs, names)
+	} else {
+		c.points = c.points[:0]
+		err = c.keepOnly(inputs)
+		slices.Sort(c.points)
+	}
+	if err != nil {
+		return err
+	}
+	if err := asMade(c.inner, innerMode, flags); err != nil {
+		return err
+	}
+	return touch(c.inner)
+}
+
+// tidyTmp leaves it empty. To make it anew costs more than to look.
+func (c *chroot) tidyTmp(flags int) error {
+	if entries, err := readNames(c.tmp, 1); err == nil && len(entries) == 0 && asMade(c.tmp, tmpMode, flags) == nil {
+		return touch(c.tmp)
+	}
+	if err := removeTree(c.store, c.tmp); err != nil {
+		return err
+	}
+	return c.makeTmp()
+}
+
+func readNames(dir string, most int) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := f.Readdirnames(most)
+	if err == io.EOF {
+		err = nil
+	}
+	return names, errors.Join(err, f.Close())
+}
+
+// settle does what keepOnly does, knowing which names there may be besides c.points.
+func (c *chroot) settle(inputs []storepath.Path, names []string) error {
+	for _, name := range names {
+		path := c.inner + "/" + name
+		var st unix.Stat_t
+		err := unix.Lstat(path, &st)
+		if err != nil && err != unix.ENOENT {
+			return err
+		}
+		there, kind := err == nil, st.Mode&unix.S_IFMT
+		point := there && (kind == unix.S_IFDIR || kind == unix.S_IFREG) && isInput(inputs, name)
+		at, had := slices.BinarySearch(c.points, name)
+		switch {
+		case point && !had:
+			c.points = slices.Insert(c.points, at, name)
+		case !point && had:
+			c.points = slices.Delete(c.points, at, at+1)
+		}
+		if there && !point {
+			if err := removeTree(c.store, path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // keepOnly deletes from the builder's store what is no mount point of an input.

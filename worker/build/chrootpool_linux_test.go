@@ -5,10 +5,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
@@ -32,7 +34,7 @@ func TestDifference(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := difference(tt.points, tt.inputs); got != tt.want {
+			if got := difference(tt.points, itself, tt.inputs); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
@@ -103,6 +105,103 @@ func TestChangedChroot(t *testing.T) {
 		}
 	}
 	w.nothingLeft()
+}
+
+// TestTidyDirectories has the owner of what is used again set times, and leave things in /tmp: the next one is told nothing by
+// them. A /tmp that is empty is used again, since to make another costs more.
+func TestTidyDirectories(t *testing.T) {
+	w := newWorld(t)
+	pool := &chrootPool{store: w.store, most: 1}
+	c, err := pool.make(w.drv("x", ""), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	stat := func(path string) (st unix.Stat_t) {
+		t.Helper()
+		if err := unix.Lstat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	old := []unix.Timespec{{Sec: 915148800}, {Sec: 915148800}}
+	for name, tt := range map[string]struct {
+		leave func() error
+		again bool
+	}{
+		"nothing":        {func() error { return nil }, true},
+		"file":           {func() error { return os.WriteFile(c.tmp+"/file", nil, 0o600) }, false},
+		"directory":      {func() error { return os.MkdirAll(c.tmp+"/dir/sub", 0o700) }, false},
+		"mode":           {func() error { return os.Chmod(c.tmp, 0o700) }, false},
+		"files in store": {func() error { return os.WriteFile(c.inner+"/file", nil, 0o600) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := stat(c.tmp).Ino
+			// Others must not take its number.
+			hold, err := os.Open(c.tmp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer hold.Close()
+			if err := tt.leave(); err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range []string{c.tmp, c.inner} {
+				if err := unix.UtimesNanoAt(unix.AT_FDCWD, dir, old, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.tidy(nil); err != nil {
+				t.Fatal(err)
+			}
+			if again := stat(c.tmp).Ino == before; again != tt.again {
+				t.Errorf("used again: %t, want %t", again, tt.again)
+			}
+			for _, dir := range []string{c.tmp, c.inner} {
+				if st := stat(dir); st.Mtim.Sec == old[0].Sec || st.Atim.Sec == old[0].Sec {
+					t.Errorf("times of %s are left: %v, %v", dir, st.Mtim, st.Atim)
+				}
+				if names, err := readNames(dir, -1); len(names) != 0 || err != nil {
+					t.Errorf("left in %s: %q, %v", dir, names, err)
+				}
+			}
+			if mode := stat(c.tmp).Mode; mode != unix.S_IFDIR|tmpMode {
+				t.Errorf("mode %o", mode)
+			}
+		})
+	}
+}
+
+// TestLargeChroot has a builder make its directory so large that the next would be slowed down.
+func TestLargeChroot(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	name := strings.Repeat("n", 240)
+	var st unix.Stat_t
+	for i := 0; ; i++ {
+		if err := os.WriteFile(dir+"/"+name+strconv.Itoa(i), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 0 {
+			if err := unix.Lstat(dir, &st); err != nil {
+				t.Fatal(err)
+			}
+			if st.Size > largestDir {
+				break
+			}
+			if i > 10000 {
+				t.Skipf("directories of this file system do not grow: %d bytes", st.Size)
+			}
+			if err := asMade(dir, 0o755, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := asMade(dir, 0o755, 0); err == nil {
+		t.Errorf("%d bytes are as made", st.Size)
+	}
 }
 
 // TestInputOfAnotherKind has an input that was a file for the last builder and is a directory now.

@@ -4,11 +4,17 @@ package build
 
 import "errors"
 
-// storeWatch is for what only Linux has.
-type storeWatch struct{}
+// dirWatch is for what only Linux has.
+type dirWatch struct{}
 
-func watchStore(string) (*storeWatch, error) { return nil, errors.ErrUnsupported }
+func newDirWatch() (*dirWatch, error) { return nil, errors.ErrUnsupported }
 
-func (*storeWatch) changes(func(string)) bool { return false }
+func watchStore(string) (*dirWatch, error) { return nil, errors.ErrUnsupported }
 
-func (*storeWatch) close() {}
+func (*dirWatch) addInner(string) (int, error) { return -1, errors.ErrUnsupported }
+
+func (*dirWatch) remove(int) {}
+
+func (*dirWatch) changes(func(int, string)) bool { return false }
+
+func (*dirWatch) close() {}

@@ -44,7 +44,8 @@
 //
 // These directories are used again for builders that could meet nobody (chrootPool), and so are the mounts of many inputs
 // (assembled): builders with the same large closure are given copies of one set of mounts, while nothing else in the
-// world of one was in that of another.
+// world of one was in that of another. What a builder has made there is known by watching, so that nobody has to look through
+// hundreds of mount points for it.
 //
 // # Texts
 //

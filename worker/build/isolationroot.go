@@ -119,10 +119,7 @@ func (r *rootPlan) addPaths(list []sandbox.Entry) []sandbox.Entry {
 			list = r.addPath(list, target)
 		}
 	}
-	for _, p := range r.inputs {
-		if _, there := r.assembled[p.Base()]; there {
-			continue
-		}
+	for _, p := range r.unassembled() {
 		target := r.storeDir + "/" + p.Base()
 		if _, own := hidden[target]; !own {
 			list = append(list, sandbox.Entry{Kind: sandbox.EntryBind, Target: target, Source: r.realStoreDir + "/" + p.Base(), ReadOnly: true})
@@ -137,6 +134,20 @@ func (r *rootPlan) addPaths(list []sandbox.Entry) []sandbox.Entry {
 		}
 	}
 	return list
+}
+
+// unassembled are the inputs that are to be mounted yet. What is assembled are inputs, too.
+func (r *rootPlan) unassembled() []storepath.Path {
+	switch len(r.assembled) {
+	case 0:
+		return r.inputs
+	case len(r.inputs):
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(r.inputs), func(p storepath.Path) bool {
+		_, there := r.assembled[p.Base()]
+		return there
+	})
 }
 
 func (r *rootPlan) addPath(list []sandbox.Entry, target string) []sandbox.Entry {

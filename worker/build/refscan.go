@@ -8,7 +8,9 @@ import (
 // refScanner finds which of a set of store paths a stream refers to, by their hash parts (libstore/references.cc).
 // It is an io.Writer.
 type refScanner struct {
-	wanted map[[storepath.HashLen]byte]int // index of each candidate not yet found
+	// wanted is the index of each candidate not yet found; nil until the first hash part, since most outputs are small and
+	// have none, and a closure may be large.
+	wanted map[[storepath.HashLen]byte]int
 	paths  []storepath.Path
 	found  []storepath.Path
 	tail   []byte // the last bytes of what was written before, fewer than a hash part's
@@ -23,16 +25,19 @@ var notDigit = func() (table [256]bool) {
 }()
 
 func newRefScanner(candidates []storepath.Path) *refScanner {
-	s := &refScanner{wanted: make(map[[storepath.HashLen]byte]int, len(candidates)), paths: candidates}
-	for i, p := range candidates {
+	return &refScanner{paths: candidates}
+}
+
+func (s *refScanner) want() {
+	s.wanted = make(map[[storepath.HashLen]byte]int, len(s.paths))
+	for i, p := range s.paths {
 		s.wanted[[storepath.HashLen]byte([]byte(p.HashPart()))] = i
 	}
-	return s
 }
 
 // Write never fails.
 func (s *refScanner) Write(data []byte) (int, error) {
-	if len(s.wanted) == 0 {
+	if s.wanted != nil && len(s.wanted) == 0 {
 		return len(data), nil
 	}
 	const keep = storepath.HashLen - 1
@@ -52,6 +57,9 @@ func (s *refScanner) Write(data []byte) (int, error) {
 
 func (s *refScanner) search(data []byte) {
 	eachHashPart(data, func(at int) {
+		if s.wanted == nil {
+			s.want()
+		}
 		key := [storepath.HashLen]byte(data[at : at+storepath.HashLen])
 		if i, ok := s.wanted[key]; ok {
 			delete(s.wanted, key)

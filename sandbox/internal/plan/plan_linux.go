@@ -78,7 +78,7 @@ type Entry struct {
 
 // Steps are what the child does.
 func Steps(in Input) []Step {
-	p := &planner{in: &in, steps: make([]Step, 0, stepsAtMost+3*len(in.Entries)), dirs: map[string]bool{"/": true}, foreign: make(map[string]bool), grouped: make(map[string]bool), hidden: make(map[string]int)}
+	p := &planner{in: &in, steps: make([]Step, 0, stepsAtMost+3*len(in.Entries)), dirs: map[string]bool{"/": true}, foreign: make(map[string]bool), grouped: make(map[string]bool), mountedOn: make(map[string]bool), hidden: make(map[string]int)}
 	p.join()
 	p.namespaces()
 	p.root()
@@ -141,6 +141,8 @@ type planner struct {
 	hidden map[string]int
 	// grouped are fresh directories whose mounts are made read-only together.
 	grouped map[string]bool
+	// mountedOn are directories in which something is mounted.
+	mountedOn map[string]bool
 }
 
 func (p *planner) add(verb, target, call string, number uintptr, args ...Arg) *Step {

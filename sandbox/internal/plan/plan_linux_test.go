@@ -79,6 +79,12 @@ func TestSteps(t *testing.T) {
 		in.Entries[3].Assembly = 30
 		golden(t, "assembled", Steps(in))
 	})
+	t.Run("assembled-alone", func(t *testing.T) {
+		in := base()
+		in.Entries = in.Entries[:4:4]
+		in.Entries[3].Assembly = 30
+		golden(t, "assembled-alone", Steps(in))
+	})
 	for name, namespace := range map[string]int{"assembly": -1, "assembly-unprivileged": 20} {
 		t.Run(name, func(t *testing.T) {
 			golden(t, name, Assemble(Assembly{Dir: "/nix/store/x.drv.chroot/root/nix/store", Root: "/nix/store/x.drv.chroot/mnt", UserNamespace: namespace,

@@ -37,17 +37,21 @@ func (p *planner) root() {
 	}
 	p.in.Entries = late
 	for _, dir := range slices.Sorted(maps.Keys(p.grouped)) {
-		p.readOnlyBelow(dir)
+		if p.mountedOn[dir] {
+			p.readOnlyBelow(dir)
+		}
 	}
 }
 
-// group finds the fresh directories whose mounts are all read-only: those are made so together.
+// group finds the fresh directories whose mounts are all read-only: those are made so together. One with none is left as
+// it is, and so is one with none but what is assembled, which is read-only already.
 func (p *planner) group() {
 	for i := range p.in.Entries {
 		switch e := &p.in.Entries[i]; {
 		case e.Fresh:
 			p.grouped[e.Target] = true
 		case e.Kind == BindDir || e.Kind == BindFile || e.Kind >= Proc:
+			p.mountedOn[parent(e.Target)] = true
 			for above := parent(e.Target); above != "/"; above = parent(above) {
 				if !e.ReadOnly || above != parent(e.Target) {
 					delete(p.grouped, above)
