@@ -55,6 +55,8 @@ type attempt struct {
 	out      outcome
 	clock    stopwatch
 
+	// madeElsewhere are the outputs of an impure derivation that another machine has built.
+	madeElsewhere map[string]storepath.Path
 	// madePaths are what the build has made, sorted.
 	madePaths []storepath.Path
 }

@@ -182,13 +182,18 @@ func (a *attempt) runElsewhere(machine Reservation, log *remoteLog) error {
 	}
 	a.beginOn(machine.Machine())
 	lines := &logLines{sink: &a.j.feed, id: a.activity, messages: &jsonMessages{sink: &a.j.feed, id: a.activity, ids: a.s.ids}}
+	made := make(map[string]storepath.Path)
 	err := machine.Build(a.ctx, Task{
 		Inputs: a.inputs, Wanted: wanted, Roots: jobRoots{a}, Log: log,
+		Made:   func(output string, p storepath.Path) { made[output] = p },
 		Output: &boundedLog{to: io.MultiWriter(lines, a.logFile), left: a.set.MaxBuildLogSize, bounded: a.set.MaxBuildLogSize > 0},
 	})
 	lines.end()
 	a.out.timesBuilt++
 	a.out.stopTime = a.now()
+	if a.kind.IsImpure {
+		a.madeElsewhere = made
+	}
 	return err
 }
 
@@ -244,6 +249,13 @@ func (a *attempt) remoteVerdict(err error) error {
 func (a *attempt) takeOutputs() error {
 	if err := a.lookForOutputs(); err != nil {
 		return err
+	}
+	for name, p := range a.madeElsewhere {
+		valid, err := a.store.IsValid(a.ctx, p)
+		if err != nil {
+			return err
+		}
+		a.outputs[name] = &output{name: name, known: p, present: valid, intact: valid}
 	}
 	a.out.outputs = make(map[string]storepath.Path, len(a.outputs))
 	for name, o := range a.outputs {

@@ -37,6 +37,7 @@ type abroad struct {
 	refs    int
 	running int
 	most    int
+	silent  bool // about where impure outputs are
 	// answer, if not nil, is asked instead of looking for a free slot.
 	answer func(n int, need Need) (Answer, error)
 	// end, if not nil, is how the nth build ends instead of with outputs.
@@ -144,11 +145,28 @@ func (s *stay) Build(ctx context.Context, t Task) error {
 	m.built = append(m.built, drv.Name)
 	m.mu.Unlock()
 	for _, name := range t.Wanted {
+		if drv.Outputs[name].Kind == derivation.Impure {
+			if err := m.bringImpure(ctx, drv, name, t); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := m.bring(ctx, s.drv, drv, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// bringImpure makes an output valid that nobody is to remember.
+func (m *abroad) bringImpure(ctx context.Context, drv *derivation.Derivation, name string, t Task) error {
+	text := fmt.Sprintf("made abroad for the %dth time", len(m.tasks))
+	info, err := m.w.store.AddDump(ctx, localstore.DumpSpec{Name: drv.Name, Method: storepath.MethodNAR, Algo: nixhash.SHA256},
+		strings.NewReader(fileArchive(text)), localstore.AddOptions{})
+	if err == nil && !m.silent {
+		t.Made(name, info.Path)
+	}
+	return err
 }
 
 // bring makes an output valid.
@@ -584,6 +602,29 @@ func TestElsewhereContentAddressed(t *testing.T) {
 	}
 	if !slices.Equal(m.needs[0].Features, []string{"ca-derivations"}) {
 		t.Errorf("features %v", m.needs[0].Features)
+	}
+}
+
+// TestElsewhereImpure has an impure derivation built anew each time; a machine that does not tell what it has made has
+// made nothing.
+func TestElsewhereImpure(t *testing.T) {
+	m := newAbroad(t, 1)
+	m.w.set(func(s *settings.Settings) {
+		s.ExperimentalFeatures = settings.Features(settings.NixCommand, settings.CADerivations, settings.ImpureDerivations)
+	})
+	drv := m.w.drv("impure", "", func(d *derivation.Derivation) {
+		d.Outputs["out"] = derivation.Output{Kind: derivation.Impure, Method: storepath.MethodNAR, Algo: nixhash.SHA256}
+	})
+	for i, text := range []string{"made abroad for the 1th time", "made abroad for the 2th time"} {
+		res := m.w.build(drv)
+		if !res.Status.Success() || m.w.read(res.BuiltOutputs["out"].OutPath) != text {
+			t.Fatalf("%d: %+v", i, res)
+		}
+	}
+	m.silent = true
+	if err := m.w.sched.BuildPaths(m.w.ctx, m.w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal); err == nil ||
+		!strings.Contains(err.Error(), "some outputs are unexpectedly invalid") {
+		t.Errorf("without a word: %v", err)
 	}
 }
 

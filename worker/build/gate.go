@@ -283,9 +283,6 @@ func (d *drvGoal) machinesFor(options *derivation.Options, local bool) (Machines
 	if r.s.remote == nil || d.mode != derivation.BuildNormal || local && options.PreferLocalBuild {
 		return nil, nil
 	}
-	if kind, err := d.drv.Type(); err != nil || kind.IsImpure {
-		return nil, err // upstream builds it, then misses what nobody was to know beforehand
-	}
 	if valid, err := r.s.store.IsValid(r.ctx, d.drvPath); err != nil || !valid {
 		return nil, err
 	}

@@ -80,6 +80,8 @@ type Task struct {
 	Inputs []storepath.Path
 	// Wanted are the names of the outputs that are missing here, sorted.
 	Wanted []string
+	// Made is told where an output of an impure derivation is: nobody knows that beforehand, nor finds it written down.
+	Made func(output string, p storepath.Path)
 	// Roots keeps what is brought here from being collected.
 	Roots session.Roots
 	// Log receives messages and activities.

@@ -139,7 +139,7 @@ func (h *Hook) build(ctx context.Context, dir storepath.Dir, machine build.Reser
 		return err
 	}
 	h.log.line("# accept\n" + strings.ReplaceAll(machine.Machine(), "\n", " ") + "\n")
-	t := build.Task{Log: h.log, Output: h.output, Roots: roots}
+	t := build.Task{Log: h.log, Output: h.output, Roots: roots, Made: func(string, storepath.Path) {}} // the protocol has no word for it
 	inputs, err := h.in.Strings(maxHookItems, maxHookString)
 	if err == nil {
 		t.Wanted, err = h.in.Strings(maxHookItems, maxHookString)

@@ -601,6 +601,38 @@ func TestPoolContentAddressed(t *testing.T) {
 	}
 }
 
+// TestPoolImpure takes what a machine says that it has made this time, and writes nothing down.
+func TestPoolImpure(t *testing.T) {
+	w := newPoolWorld(t, "ssh-ng://a")
+	w.set.ExperimentalFeatures = settings.Features(settings.CADerivations, settings.ImpureDerivations)
+	drv := w.drv("x", nil, nil, func(d *derivation.Derivation) {
+		d.Outputs["out"] = derivation.Output{Kind: derivation.Impure, Method: storepath.MethodNAR, Algo: nixhash.SHA256}
+	})
+	a := w.machine("a")
+	n := &notes{}
+	build := func() (made map[string]storepath.Path, err error) {
+		made = make(map[string]storepath.Path)
+		_, r := w.ask(drv, n)
+		return made, r.Build(t.Context(), build.Task{Wanted: []string{"out"}, Log: n, Output: n, Made: func(output string, p storepath.Path) { made[output] = p }})
+	}
+	if _, err := build(); err == nil || !strings.Contains(plainText(n.messages), "has not told the path of the output 'out'") {
+		t.Errorf("%v; %s", err, plainText(n.messages))
+	}
+	out := w.out(w.drv("some-path", nil, nil))
+	a.valid[out] = fileArchive("impure")
+	a.result.BuiltOutputs = map[string]pathinfo.Realisation{"out": {OutPath: out}}
+	made, err := build()
+	if err != nil || made["out"] != out {
+		t.Fatalf("%v, %v", made, err)
+	}
+	if valid, err := w.store.IsValid(t.Context(), out); !valid || err != nil {
+		t.Errorf("valid %v, %v", valid, err)
+	}
+	if real, err := w.store.QueryRealisation(t.Context(), pathinfo.DrvOutput{DrvPath: drv, Output: "out"}); err != nil || real != nil {
+		t.Errorf("realisation %v, %v", real, err)
+	}
+}
+
 // TestPoolLies has a machine send other contents than it says.
 func TestPoolLies(t *testing.T) {
 	w := newPoolWorld(t, "ssh-ng://a")

@@ -230,7 +230,9 @@ func (w *errand) bringBack() error {
 	var realisations []*pathinfo.Realisation
 	var missing []storepath.Path
 	var err error
-	if !w.kind.HasKnownOutputPaths && w.set.ExperimentalFeatures.Enabled(settings.CADerivations) {
+	if w.kind.IsImpure {
+		missing, err = w.impureOutputs()
+	} else if !w.kind.HasKnownOutputPaths && w.set.ExperimentalFeatures.Enabled(settings.CADerivations) {
 		realisations, missing, err = w.unknownOutputs()
 	} else {
 		missing, err = w.knownOutputs()
@@ -269,6 +271,29 @@ func (w *errand) knownOutputs() (missing []storepath.Path, err error) {
 	return storepath.SortUnique(missing), nil
 }
 
+// impureOutputs are what the other machine has made this time.
+func (w *errand) impureOutputs() (missing []storepath.Path, err error) {
+	for _, name := range w.task.Wanted {
+		theirs, ok := w.result.BuiltOutputs[name]
+		if !ok {
+			return nil, w.untold(name)
+		}
+		w.task.Made(name, theirs.OutPath)
+		valid, err := w.b.o.Store.IsValid(w.ctx, theirs.OutPath)
+		if err != nil {
+			return nil, here(err)
+		}
+		if !valid {
+			missing = append(missing, theirs.OutPath)
+		}
+	}
+	return storepath.SortUnique(missing), nil
+}
+
+func (w *errand) untold(output string) error {
+	return &build.Error{Msg: build.Textf("'%s' has not told the path of the output '%s'", w.machine.URI, output)}
+}
+
 // unknownOutputs are those that the other machine tells us of.
 func (w *errand) unknownOutputs() (realisations []*pathinfo.Realisation, missing []storepath.Path, err error) {
 	hasher := &derivation.Hasher{Dir: w.b.o.Dir, Load: w.b.o.Store.ReadDerivation, Memo: w.b.memo}
@@ -287,7 +312,7 @@ func (w *errand) unknownOutputs() (realisations []*pathinfo.Realisation, missing
 		}
 		theirs, ok := w.result.BuiltOutputs[name]
 		if !ok {
-			return nil, nil, &build.Error{Msg: build.Textf("'%s' has not told the path of the output '%s'", w.machine.URI, name)}
+			return nil, nil, w.untold(name)
 		}
 		realisations = append(realisations, &pathinfo.Realisation{ID: id, OutPath: theirs.OutPath, Sigs: theirs.Sigs, Dependent: theirs.Dependent})
 		missing = append(missing, theirs.OutPath)
