@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"time"
 
 	"nixdaemon/localstore"
@@ -90,11 +89,14 @@ func (s *Substituter) copy(ctx context.Context, a Asker, o *Offer, there string,
 	info.RegistrationTime = 0
 	stream := &download{ctx: ctx, asker: a, offer: o, path: there, left: 2*info.NarSize + slack, progress: f}
 	defer stream.close()
-	in := narReaders.Get().(*wire.Reader)
+	in, ok := s.readers.Get().(*wire.Reader)
+	if !ok {
+		in = wire.NewReaderSize(nil, narBuffer)
+	}
 	in.Reset(stream)
 	defer func() {
 		in.Reset(nil)
-		narReaders.Put(in)
+		s.readers.Put(in)
 	}()
 	err := s.o.Store.AddNAR(ctx, &info, in, localstore.AddOptions{
 		Repair: repair, LeaveUnread: true,
@@ -110,9 +112,6 @@ func (s *Substituter) copy(ctx context.Context, a Asker, o *Offer, there string,
 	}
 	return err
 }
-
-// narReaders keeps buffers for later.
-var narReaders = sync.Pool{New: func() any { return wire.NewReaderSize(nil, narBuffer) }}
 
 // download is an archive on its way. Nothing is asked for before somebody reads.
 type download struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/activity"
@@ -47,6 +48,7 @@ type Substituter struct {
 	o       Options
 	stores  *registry
 	fetches flights[fetchKey, struct{}]
+	readers sync.Pool // of archives: *wire.Reader
 
 	progress progress
 }
