@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -59,10 +60,25 @@ var (
 // isAway tells of a scheme whether it leads to such a store.
 func isAway(scheme string) bool { return isCache(scheme) || scheme == "ssh" }
 
-func newAway(cfg *config.Config, log zerolog.Logger, watch *observers) *away {
+func newAway(cfg *config.Config, log zerolog.Logger, watch *observers) (*away, error) {
+	if err := checkReference(cfg.Store.Reference); err != nil {
+		return nil, err
+	}
 	b := &away{cfg: cfg, log: log, watch: watch}
 	b.opener = newOpener(cfg, nil, s3.NewChain(nil), &b.ids, log)
-	return b
+	return b, nil
+}
+
+// checkReference finds out at once what can be found out of a reference.
+func checkReference(ref settings.StoreReference) error {
+	switch {
+	case ref.Scheme == "ssh":
+		_, err := peer.Parse(ref, peer.Defaults{})
+		return err
+	case strings.HasPrefix(ref.Scheme, "http") && (ref.Authority == "" || strings.HasPrefix(ref.Authority, "/")):
+		return errNoAuthority(ref.Scheme)
+	}
+	return cachestore.Check(ref)
 }
 
 // open opens the store. log is told what is wrong with its reference.

@@ -102,3 +102,18 @@ func TestCacheIsRefused(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestAwayMistakes ends the daemon at its start, as upstream's.
+func TestAwayMistakes(t *testing.T) {
+	for uri, want := range map[string]string{
+		"file:///cache?compression=odd":      "option 'compression' has invalid value 'odd'",
+		"http:///x":                          "`http` Store requires a non-empty authority in Store URL",
+		"ssh://host?compress=maybe":          "Boolean setting 'compress' has invalid value 'maybe'",
+		"s3://bucket?compression-level=high": "setting 'compression-level' has invalid value 'high'",
+	} {
+		_, err := assemble(t.Context(), remoteConfig(t, uri, ""), 0, zerolog.Nop(), new(observers), nil)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", uri, err, want)
+		}
+	}
+}

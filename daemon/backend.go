@@ -43,7 +43,7 @@ type backend interface {
 func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers, own []string) (backend, error) {
 	switch {
 	case cfg.Store.Kind == config.StoreRemote && isAway(cfg.Store.Reference.Scheme):
-		return newAway(cfg, log, watch), nil
+		return newAway(cfg, log, watch)
 	case cfg.Store.Kind == config.StoreRemote:
 		return newForwarding(cfg, log, own)
 	}

@@ -229,7 +229,7 @@ func (o opener) openDirectory(ctx context.Context, a substitute.Asker, ref setti
 
 func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
 	if ref.Authority == "" || strings.HasPrefix(ref.Authority, "/") {
-		return nil, &settings.UsageError{Msg: "`" + ref.Scheme + "` Store requires a non-empty authority in Store URL"}
+		return nil, errNoAuthority(ref.Scheme)
 	}
 	at := ref.Scheme + "://" + strings.TrimRight(ref.Authority, "/")
 	certificate, _ := ref.Param("tls-certificate")
@@ -239,6 +239,10 @@ func (o opener) openHTTP(ctx context.Context, a substitute.Asker, ref settings.S
 		return nil, err
 	}
 	return o.openCache(ctx, a, ref, transferring.Shown(at), objects)
+}
+
+func errNoAuthority(scheme string) error {
+	return &settings.UsageError{Msg: "`" + scheme + "` Store requires a non-empty authority in Store URL"}
 }
 
 // openS3 opens a cache in a bucket. Its name has the parameters that say where the bucket is: there may be two of a name.

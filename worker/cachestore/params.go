@@ -21,7 +21,8 @@ type params struct {
 	parallel    bool
 	listing     bool
 	debugInfo   bool
-	keys        []pathinfo.SecretKey
+	keyFiles    []string
+	keys        []pathinfo.SecretKey // of these files, once they were read
 	// encodings of what is uploaded over HTTP, "" for none
 	narinfoEncoding, listingEncoding, logEncoding string
 }
@@ -31,6 +32,12 @@ var methods = []string{"none", "br", "bzip2", "compress", "grzip", "gzip", "lrzi
 
 // suffixes of archives; other methods have none.
 var suffixes = map[string]string{"xz": ".xz", "bzip2": ".bz2", "zstd": ".zst", "lzip": ".lzip", "lz4": ".lz4", "br": ".br"}
+
+// Check finds out whether the parameters of a reference make sense. The keys that it names are not looked at.
+func Check(ref settings.StoreReference) error {
+	_, err := parseParams(ref)
+	return err
+}
 
 func parseParams(ref settings.StoreReference) (params, error) {
 	p := params{compression: "xz", level: compression.DefaultLevel}
@@ -59,12 +66,12 @@ func (p *params) set(name, value string) (err error) {
 		p.debugInfo, err = settings.ParseBool(name, value)
 	case "secret-key":
 		if value != "" {
-			err = p.readKey(value)
+			p.keyFiles = append([]string{value}, p.keyFiles...)
 		}
 	case "secret-keys":
 		for file := range strings.SplitSeq(value, ",") {
-			if file != "" && err == nil {
-				err = p.readKey(file)
+			if file != "" {
+				p.keyFiles = append(p.keyFiles, file)
 			}
 		}
 	case "narinfo-compression":
@@ -97,6 +104,15 @@ func encoding(name, value string) (string, error) {
 		return "", nil
 	}
 	return method(name, value)
+}
+
+func (p *params) readKeys() error {
+	for _, file := range p.keyFiles {
+		if err := p.readKey(file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *params) readKey(file string) error {

@@ -56,6 +56,9 @@ var (
 // New makes the store of one connection. Close it. It fails where a parameter is wrong or a secret key cannot be read.
 func New(o Options) (*Store, error) {
 	p, err := parseParams(o.Reference)
+	if err == nil {
+		err = p.readKeys()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -280,7 +280,10 @@ func TestParams(t *testing.T) {
 		{"secret-key", "/nowhere/key"}:   `opening file "/nowhere/key": No such file or directory`,
 		{"secret-keys", ",/nowhere/key"}: `opening file "/nowhere/key": No such file or directory`,
 	} {
-		_, err := parseParams(settings.StoreReference{Params: []settings.Param{{Name: name[0], Value: name[1]}}})
+		p, err := parseParams(settings.StoreReference{Params: []settings.Param{{Name: name[0], Value: name[1]}}})
+		if err == nil {
+			err = p.readKeys()
+		}
 		if err == nil || err.Error() != want {
 			t.Errorf("%s=%s: %v, want %s", name[0], name[1], err, want)
 		}
