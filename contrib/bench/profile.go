@@ -19,7 +19,11 @@ func (d *daemon) profile(ctx context.Context, folder, workload string) (stop fun
 	}
 	name := strings.NewReplacer(" ", "-", ",", "").Replace(workload)
 	file := filepath.Join(folder, fmt.Sprintf("%s.%d.perf", name, d.cmd.Process.Pid))
-	perf := exec.CommandContext(ctx, "perf", "record", "-q", "-g", "-F", "2999", "-o", file, "-p", fmt.Sprint(d.cmd.Process.Pid))
+	var pids []string
+	for _, pid := range tree(d.cmd.Process.Pid) { // those that are there already: perf follows new ones alone
+		pids = append(pids, fmt.Sprint(pid))
+	}
+	perf := exec.CommandContext(ctx, "perf", "record", "-q", "-g", "-F", "2999", "-o", file, "-p", strings.Join(pids, ","))
 	perf.Stderr = os.Stderr
 	if err := perf.Start(); err != nil {
 		return nil, err
