@@ -136,9 +136,14 @@ func (s *Store) needless(ctx context.Context, h *handle, p storepath.Path, o *Ad
 }
 
 // end releases the lock. What is valid needs no lock file any more.
-func (a *adding) end(err error) {
+func (a *adding) end(err error) { a.endAs(err, false) }
+
+// endAs is end. With more set a lock file may stay until the request's end, see [shortLocks.settle].
+func (a *adding) endAs(err error, more bool) {
 	var e error
 	switch {
+	case a.short != nil && more:
+		e = a.h.short.release(a.path.Base(), a.short)
 	case a.short != nil:
 		e = a.h.short.unlock(a.path.Base(), a.short)
 	case a.held != nil:

@@ -379,6 +379,9 @@ func TestImport(t *testing.T) {
 	if err := im.Flush(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if locks, err := filepath.Glob(s.RealDir() + "/*" + lockSuffix); len(locks) != 0 || err != nil {
+		t.Errorf("lock files are left: %v, %v", locks, err)
+	}
 	for _, info := range infos {
 		checkPath(t, s, info)
 	}

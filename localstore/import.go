@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"nixdaemon/localstore/internal/fstree"
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
@@ -165,7 +166,7 @@ func (im *Import) commit(ctx context.Context) error {
 	go func() {
 		err := im.register(ctx, infos)
 		for _, a := range locked {
-			a.end(err)
+			a.endAs(err, true)
 		}
 		done <- err
 	}()
@@ -205,15 +206,24 @@ func (im *Import) drop(err error) {
 }
 
 // Flush makes everything valid that was added, up to the first path that cannot be registered, whose error it gives.
+// None of their lock files is left then.
 func (im *Import) Flush(ctx context.Context) error {
-	err := im.commit(ctx)
-	return errors.Join(err, im.wait())
+	err := errors.Join(im.commit(ctx), im.wait())
+	im.settle()
+	return err
+}
+
+func (im *Import) settle() {
+	if err := im.h.short.settle(); err != nil {
+		im.s.opts.Log(activity.Error, err.Error())
+	}
 }
 
 // Close ends the import; what was not flushed is dropped.
 func (im *Import) Close() error {
 	err := im.wait()
 	im.drop(errors.New("import was given up"))
+	im.settle()
 	im.h.release()
 	return err
 }

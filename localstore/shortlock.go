@@ -25,6 +25,9 @@ import (
 // the path's name the path is locked, and who waits for it finds it marked as deleted at the latest maxLockAge after
 // it came up, and looks again.
 //
+// Within one request that adds many paths the files are renamed from path to path, which saves half of the work: the name
+// of a path that was added stays until another path needs the file, or the request ends (settle).
+//
 // Each file has a name of its own, too, outside of the store where that is possible. (A bind mount of the store
 // makes links impossible that cross its border, even within one file system.)
 //
@@ -104,21 +107,28 @@ func (l *shortLocks) free(path string) {
 // open gives a locked file of that name, nil if there is one of somebody else.
 func (l *shortLocks) open(name string) (*fstree.LockFile, error) {
 	for {
-		file, err := l.take()
+		file, err := l.take(name)
 		if err != nil {
 			return nil, err
 		}
 		if file == nil {
 			return l.root.CreateLockFile(name)
 		}
-		err = file.Link(l.root, name)
+		switch file.Linked() {
+		case name:
+			return file, nil
+		case "":
+			err = file.Link(l.root, name)
+		default:
+			err = file.Relink(name)
+		}
 		if err == nil {
 			return file, nil
 		}
 		if errors.Is(err, fs.ErrExist) {
 			return nil, l.park(file)
 		}
-		if !file.Gone() && !l.elsewhere(file.Home(), err) {
+		if !errors.Is(err, fstree.ErrReplaced) && !file.Gone() && !l.elsewhere(file.Home(), err) {
 			return nil, errors.Join(err, file.Delete())
 		}
 		if err := file.Delete(); err != nil {
@@ -127,9 +137,9 @@ func (l *shortLocks) open(name string) (*fstree.LockFile, error) {
 	}
 }
 
-// take gives a file that is not in use; nil if there can be none.
-func (l *shortLocks) take() (*fstree.LockFile, error) {
-	if file := l.unpark(); file != nil {
+// take gives a file that is not in use, the one of that name if there is; nil if there can be none.
+func (l *shortLocks) take(name string) (*fstree.LockFile, error) {
+	if file := l.unpark(name); file != nil {
 		return file, nil
 	}
 	for {
@@ -217,31 +227,62 @@ func (l *shortLocks) leave(home *fstree.Dir) {
 	}
 }
 
-func (l *shortLocks) unpark() *fstree.LockFile {
+func (l *shortLocks) unpark(name string) *fstree.LockFile {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last := len(l.parked) - 1
 	if last < 0 {
 		return nil
 	}
-	file := l.parked[last]
+	take := last
+	for i, file := range l.parked {
+		if file.Linked() == name {
+			take = i
+			break
+		}
+	}
+	file := l.parked[take]
+	l.parked[take] = l.parked[last]
 	l.parked[last] = nil
 	l.parked = l.parked[:last]
 	return file
 }
 
-// unlock frees a path.
+// unlock frees a path, whose lock file is gone afterwards.
 func (l *shortLocks) unlock(path string, file *fstree.LockFile) error {
-	var err error
-	if !file.Linked() || time.Since(file.Born()) > maxLockAge {
-		err = file.Delete()
-	} else if err = file.Unlink(); err == nil {
-		err = l.park(file)
-	} else {
-		err = errors.Join(err, file.Delete())
+	defer l.free(path)
+	if l.old(file) {
+		return file.Delete()
 	}
-	l.free(path)
-	return err
+	if err := file.Unlink(); err != nil {
+		return errors.Join(err, file.Delete())
+	}
+	return l.park(file)
+}
+
+// release frees a path for the time being: the lock file of that name may stay until settle is called.
+func (l *shortLocks) release(path string, file *fstree.LockFile) error {
+	defer l.free(path)
+	if l.old(file) {
+		return file.Delete()
+	}
+	return l.park(file)
+}
+
+// old tells whether a file must not go round any more, or cannot.
+func (l *shortLocks) old(file *fstree.LockFile) bool {
+	return file.Linked() == "" || time.Since(file.Born()) > maxLockAge
+}
+
+// settle takes the names of paths away from all files that are not in use.
+func (l *shortLocks) settle() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, file := range l.parked {
+		errs = append(errs, file.Unlink())
+	}
+	return errors.Join(errs...)
 }
 
 func (l *shortLocks) park(file *fstree.LockFile) error {

@@ -78,6 +78,53 @@ func TestShortLockLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestShortLockReleased: within a request files are renamed from path to path, and none is left at its end.
+func TestShortLockReleased(t *testing.T) {
+	root, state := lockDirs(t)
+	l := newShortLocks(root, state)
+	release := func(path string) {
+		t.Helper()
+		if err := l.release(path, mustLock(t, l, path)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, path := range []string{"a", "b", "b"} {
+		release(path)
+		if got := listed(t, root.Path()); len(got) != 1 || got[0] != path+lockSuffix {
+			t.Errorf("after %s there are %v", path, got)
+		}
+	}
+	// Somebody takes the file for garbage, or makes another.
+	name := filepath.Join(root.Path(), "b.lock")
+	os.Remove(name)
+	release("c")
+	os.Remove(filepath.Join(root.Path(), "c.lock"))
+	if err := os.WriteFile(filepath.Join(root.Path(), "c.lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release("d")
+	if f, err := l.lock(ctx, "c", true); f != nil || err != nil {
+		t.Error("took another's lock file", err)
+	}
+	f := mustLock(t, l, "e")
+	if err := l.settle(); err != nil {
+		t.Error(err)
+	}
+	if got := listed(t, root.Path()); len(got) != 2 || got[0] != "c.lock" || got[1] != "e.lock" {
+		t.Error("left: ", got)
+	}
+	if err := l.unlock("e", f); err != nil {
+		t.Error(err)
+	}
+	release("f")
+	if err := l.close(); err != nil {
+		t.Error(err)
+	}
+	if got := listed(t, root.Path()); len(got) != 1 {
+		t.Error("left after the end: ", got)
+	}
+}
+
 // TestShortLockWaiters: who waits for a path's file is told at the latest when the file has been put aside for long.
 func TestShortLockWaiters(t *testing.T) {
 	root, state := lockDirs(t)

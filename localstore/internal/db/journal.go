@@ -55,7 +55,7 @@ func (j *journal) bound(c *conn) {
 		return
 	}
 	size, limit := fileSize(j.path), min(minJournal, j.most)
-	if size > limit {
+	if size > limit/2 {
 		limit = j.limit()
 	}
 	if size <= limit/2 {

@@ -57,8 +57,13 @@ func (d *Dir) CreateLockFile(name string) (*LockFile, error) {
 // Home is the directory where the file has a name of its own.
 func (f *LockFile) Home() *Dir { return f.home }
 
-// Linked tells whether [LockFile.Link] gave the file another name.
-func (f *LockFile) Linked() bool { return f.dir != nil }
+// Linked is the other name that [LockFile.Link] gave the file, empty if it has none.
+func (f *LockFile) Linked() string {
+	if f.dir == nil {
+		return ""
+	}
+	return f.linked
+}
 
 // Born is when the file was made.
 func (f *LockFile) Born() time.Time { return f.born }
@@ -75,14 +80,57 @@ func (f *LockFile) Link(dir *Dir, name string) error {
 	return nil
 }
 
+// Relink changes the name that [LockFile.Link] gave. It fails with [io/fs.ErrExist] if the new one is taken, and
+// with [ErrReplaced] if the old one is not the file's any more.
+func (f *LockFile) Relink(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if !f.named() {
+		err := f.dir.wrap("renaming lock file", f.linked, ErrReplaced)
+		f.dir = nil
+		return err
+	}
+	err := renameNoReplace(f.dir.fd, f.linked, f.dir.fd, name)
+	if err == unix.ENOENT {
+		err = ErrReplaced
+	}
+	if err != nil {
+		return f.dir.wrap("renaming lock file", f.linked, err)
+	}
+	f.linked = name
+	return nil
+}
+
+// ErrReplaced tells that a lock file's name was deleted or leads to another file.
+var ErrReplaced = errors.New("lock file was replaced")
+
+// named tells whether the name that Link gave is the file's still. Nobody else gives it names, so that counting them
+// is enough as long as none is missing.
+func (f *LockFile) named() bool {
+	var st unix.Stat_t
+	if fstat(f.fd, &st) == nil && st.Nlink == 2 {
+		return true
+	}
+	err := fstatat(f.dir.fd, f.linked, &st)
+	return err == nil && (inode{uint64(st.Dev), st.Ino}) == f.ino
+}
+
 // Unlink takes the name away that [LockFile.Link] gave.
 func (f *LockFile) Unlink() error {
 	if f.dir == nil {
 		return nil
 	}
 	dir := f.dir
+	named := f.named()
 	f.dir = nil
-	return f.remove(dir, f.linked)
+	if !named {
+		return nil
+	}
+	if err := unlink(dir.fd, f.linked, 0); err != nil {
+		return dir.wrap("cannot unlink", f.linked, err)
+	}
+	return nil
 }
 
 // remove deletes a name of the file, unless it has become another's.

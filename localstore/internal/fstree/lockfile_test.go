@@ -49,7 +49,7 @@ func TestLockFileGoesRound(t *testing.T) {
 		t.Error("locked twice", err)
 	}
 	os.WriteFile(filepath.Join(d.Path(), "taken.lock"), nil, 0o600)
-	if err := f.Link(d, "taken.lock"); !errors.Is(err, fs.ErrExist) || f.Linked() {
+	if err := f.Link(d, "taken.lock"); !errors.Is(err, fs.ErrExist) || f.Linked() != "" {
 		t.Error(err)
 	}
 	if err := f.Link(d, "../x.lock"); !errors.Is(err, fs.ErrInvalid) {
@@ -57,7 +57,7 @@ func TestLockFileGoesRound(t *testing.T) {
 	}
 	var waiters []*os.File
 	for _, name := range []string{"a.lock", "b.lock", "a.lock"} {
-		if err := f.Link(d, name); err != nil || !f.Linked() {
+		if err := f.Link(d, name); err != nil || f.Linked() != name {
 			t.Fatal(err)
 		}
 		waiter := openWaiter(t, d, name)
@@ -65,7 +65,7 @@ func TestLockFileGoesRound(t *testing.T) {
 			t.Error("is not locked", err)
 		}
 		waiters = append(waiters, waiter)
-		if err := f.Unlink(); err != nil || f.Linked() || f.Gone() {
+		if err := f.Unlink(); err != nil || f.Linked() != "" || f.Gone() {
 			t.Error(err)
 		}
 		absent(t, d, name)
@@ -89,6 +89,39 @@ func TestLockFileGoesRound(t *testing.T) {
 		if stale, err := pathlock.IsStale(waiter); !stale || err != nil {
 			t.Error("a waiter does not learn that the file is stale", err)
 		}
+	}
+}
+
+func TestLockFileIsRelinked(t *testing.T) {
+	home, d := tempDir(t), tempDir(t)
+	f := newLockFile(t, home)
+	if err := f.Link(d, "a.lock"); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(d.Path(), "taken.lock"), nil, 0o600)
+	if err := f.Relink("taken.lock"); !errors.Is(err, fs.ErrExist) || f.Linked() != "a.lock" {
+		t.Error(err, f.Linked())
+	}
+	if err := f.Relink("b.lock"); err != nil || f.Linked() != "b.lock" {
+		t.Error(err, f.Linked())
+	}
+	absent(t, d, "a.lock")
+	// Its other name is gone, but it can be told by its inode still.
+	os.Remove(filepath.Join(home.Path(), "own"))
+	if err := f.Relink("c.lock"); err != nil {
+		t.Error(err)
+	}
+	os.Remove(filepath.Join(d.Path(), "c.lock"))
+	os.WriteFile(filepath.Join(d.Path(), "c.lock"), []byte("theirs"), 0o600)
+	if err := f.Relink("d.lock"); !errors.Is(err, ErrReplaced) || f.Linked() != "" {
+		t.Error(err, f.Linked())
+	}
+	absent(t, d, "d.lock")
+	if err := f.Delete(); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(d.Path(), "c.lock")); string(text) != "theirs" {
+		t.Error(string(text), err)
 	}
 }
 
