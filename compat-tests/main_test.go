@@ -42,6 +42,7 @@ type bench struct {
 var shared bench
 
 func TestMain(m *testing.M) {
+	serveIfAsked()
 	os.Exit(run(m))
 }
 

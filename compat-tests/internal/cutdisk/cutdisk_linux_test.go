@@ -14,6 +14,11 @@ import (
 
 const ownNamespace = "CUTDISK_TEST_NAMESPACE"
 
+func TestMain(m *testing.M) {
+	ServeIfAsked()
+	os.Exit(m.Run())
+}
+
 // TestCut writes two files, syncs after the first, and cuts.
 func TestCut(t *testing.T) {
 	if err := Available(); err != nil {

@@ -1,13 +1,14 @@
 package cutdisk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,23 +42,18 @@ func (e *Event) Flush() bool { return e.Size == 0 }
 
 // Disk is a mounted disk. Its methods may be called from any goroutine.
 type Disk struct {
-	dir    string
-	image  *os.File // what the device holds
-	base   string   // what it held in the beginning
-	data   *os.File // of all writes, one after the other
-	served chan error
+	dir    string // has what the device holds (image), held in the beginning (base), all writes (data) and events (log)
 	unloop func() error
 
-	// Guards what follows and the end of data.
-	mu     sync.Mutex
-	events []Event
-	end    int64
+	server     *exec.Cmd
+	complaints bytes.Buffer  // of the server
+	position   *atomic.Int64 // which the server counts
 }
 
 // New makes a disk of that many bytes with an empty file system, mounted at Dir with options of ext4's, "" for the usual.
 // Everything lies in a directory below dir.
 func New(dir string, size int64, options string) (_ *Disk, err error) {
-	d := &Disk{dir: dir, base: filepath.Join(dir, "base"), served: make(chan error, 1)}
+	d := &Disk{dir: dir}
 	for _, sub := range []string{"fuse", "mnt"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
@@ -70,17 +66,23 @@ func New(dir string, size int64, options string) (_ *Disk, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dev: dev, size: uint64(size), file: d}
-	go func() { d.served <- errors.Join(s.serve(), unix.Close(dev)) }()
+	if err := d.startServer(dev, size); err != nil {
+		return nil, errors.Join(err, d.unmountFUSE())
+	}
 	device, unloop, err := attachLoop(filepath.Join(d.path("fuse"), fileName))
 	if err != nil {
-		return nil, errors.Join(err, unix.Unmount(d.path("fuse"), unix.MNT_DETACH))
+		return nil, errors.Join(err, d.unmountFUSE(), d.awaitServer())
 	}
 	d.unloop = unloop
 	if err := mountExt4(device, d.Dir(), options); err != nil {
-		return nil, errors.Join(err, unloop(), unix.Unmount(d.path("fuse"), unix.MNT_DETACH))
+		return nil, errors.Join(err, unloop(), d.unmountFUSE(), d.awaitServer())
 	}
 	return d, nil
+}
+
+// unmountFUSE ends the server. Whoever still has the disk in a mount namespace of its own finds it switched off.
+func (d *Disk) unmountFUSE() error {
+	return os.NewSyscallError("unmount fuse", unix.Unmount(d.path("fuse"), unix.MNT_FORCE|unix.MNT_DETACH))
 }
 
 func (d *Disk) path(name string) string { return filepath.Join(d.dir, name) }
@@ -88,22 +90,20 @@ func (d *Disk) path(name string) string { return filepath.Join(d.dir, name) }
 // Dir is where the file system is mounted.
 func (d *Disk) Dir() string { return d.path("mnt") }
 
-func (d *Disk) format(size int64) (err error) {
-	if d.image, err = os.Create(d.path("image")); err != nil {
+func (d *Disk) format(size int64) error {
+	image, err := os.Create(d.path("image"))
+	if err != nil {
 		return err
 	}
-	if d.data, err = os.Create(d.path("data")); err != nil {
-		return err
-	}
-	if err := d.image.Truncate(size); err != nil {
+	if err := errors.Join(image.Truncate(size), image.Close()); err != nil {
 		return err
 	}
 	// Inode tables stay unwritten, and so the image sparse.
-	mkfs := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-i", "4096", "-E", "lazy_itable_init=1,lazy_journal_init=1", d.image.Name())
+	mkfs := exec.Command("mkfs.ext4", "-q", "-b", "4096", "-i", "4096", "-E", "lazy_itable_init=1,lazy_journal_init=1", d.path("image"))
 	if out, err := mkfs.CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
 	}
-	return copySparse(d.base, d.image.Name())
+	return copySparse(d.path("base"), d.path("image"))
 }
 
 // attachLoop makes a block device of a file. It goes away once it is not in use and undone was called.
@@ -148,63 +148,38 @@ func mountExt4(device, dir, options string) error {
 	return os.NewSyscallError("mount ext4", unix.Mount(device, dir, "ext4", unix.MS_NOATIME, all))
 }
 
-func (d *Disk) readAt(p []byte, off int64) error {
-	_, err := d.image.ReadAt(p, off)
-	return err
-}
-
-func (d *Disk) writeAt(p []byte, off int64) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, err := d.data.WriteAt(p, d.end); err != nil {
-		return err
-	}
-	d.events = append(d.events, Event{Offset: off, Size: int64(len(p)), At: time.Now(), data: d.end})
-	d.end += int64(len(p))
-	_, err := d.image.WriteAt(p, off)
-	return err
-}
-
-func (d *Disk) flush() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.events = append(d.events, Event{At: time.Now()})
-	return nil
-}
-
 // Position is how many events there were so far.
-func (d *Disk) Position() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.events)
-}
+func (d *Disk) Position() int { return int(d.position.Load()) }
 
 // Stop unmounts the disk and gives what was recorded up to then. Its files are still open to nobody.
 func (d *Disk) Stop() (*Recording, error) {
-	events := func() []Event {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.events
-	}()
+	position := d.Position()
 	// A process that was killed lets go of its files a moment after it is gone for all who look.
 	err := unix.EBUSY
 	for deadline := time.Now().Add(10 * time.Second); err == unix.EBUSY && time.Now().Before(deadline); {
 		if e := unix.Unmount(d.Dir(), 0); e != unix.EBUSY {
-			return d.stopped(events, e)
+			return d.stopped(position, e)
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return d.stopped(events, err)
+	return d.stopped(position, err)
 }
 
-func (d *Disk) stopped(events []Event, err error) (*Recording, error) {
+func (d *Disk) stopped(position int, err error) (*Recording, error) {
 	err = errors.Join(os.NewSyscallError("unmount", err), d.unloop())
-	// Whoever still has the disk in a mount namespace of its own finds it switched off.
-	if e := unix.Unmount(d.path("fuse"), unix.MNT_FORCE|unix.MNT_DETACH); e != nil {
+	if e := d.unmountFUSE(); e != nil {
 		return nil, errors.Join(err, e)
 	}
-	if err := errors.Join(err, <-d.served, d.image.Close()); err != nil {
+	if err := errors.Join(err, d.awaitServer()); err != nil {
 		return nil, err
 	}
-	return &Recording{Events: events, base: d.base, data: d.data}, nil
+	events, err := readEvents(d.path("log"), position)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.Open(d.path("data"))
+	if err != nil {
+		return nil, err
+	}
+	return &Recording{Events: events, base: d.path("base"), data: data}, nil
 }

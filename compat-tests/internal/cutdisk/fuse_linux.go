@@ -126,7 +126,7 @@ func mountFUSE(dir string) (dev int, err error) {
 func (s *server) serve() error {
 	// What this thread writes cleans the pages that the disk's users have made dirty: it should not wait for their number
 	// to fall, nor for memory that would come from writing them (PR_SET_IO_FLUSHER in prctl(2)). Where that is not
-	// allowed only a machine without memory to spare will notice. The thread ends with the goroutine.
+	// allowed only a machine without memory to spare will notice.
 	runtime.LockOSThread()
 	_ = unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0)
 	buf := make([]byte, maxWrite+4096)
