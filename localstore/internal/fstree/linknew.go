@@ -16,6 +16,7 @@ type fileSum struct {
 	file *fileWriter
 	nar  *nar.Writer
 	hash hash.Hash
+	text []byte // of a small file, see gather
 }
 
 // newSum borrows a sum, for its buffer; give it back with [Dir.putSum].
@@ -70,12 +71,8 @@ func (re *restorer) hashes() bool { return re.opts.Link != nil && len(re.open) >
 
 // link gives what was just made the inode of what equals it. Its directory is still as it was made.
 func (re *restorer) link(name string, hash nixhash.Hash) error {
-	path := []string{re.root}
-	for _, dir := range re.open[1:] {
-		path = append(path, dir.name)
-	}
-	t := &optimising{Optimiser: re.opts.Link, ctx: context.Background(), path: append(path, name)}
-	if excludedFromLinking(t.where()) {
+	t := re.linking(name)
+	if excludedFromLinking(t.where) {
 		return nil
 	}
 	parent := re.open[len(re.open)-1].fd
@@ -98,7 +95,7 @@ func (o *Optimiser) Root(ctx context.Context, name string, hash nixhash.Hash) er
 		return t.wrap("getting status of", err)
 	}
 	switch {
-	case excludedFromLinking(t.where()):
+	case excludedFromLinking(t.where):
 		return nil
 	case isType(uint32(st.Mode), unix.S_IFREG) && st.Mode&unix.S_IWUSR != 0:
 		t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))

@@ -2,7 +2,9 @@ package fstree
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -122,6 +124,45 @@ func TestLinkWhileRestoringMeetsCorruption(t *testing.T) {
 	o.restoreLinked(t, "two", data)
 	var out bytes.Buffer
 	if err := o.Dump(ctx, "two", &out, DumpOptions{}); err != nil || !bytes.Equal(out.Bytes(), data) {
+		t.Errorf("the tree was damaged: %v", err)
+	}
+}
+
+// TestLinkSmallAndLarge: files that are looked for before they are made, and those that are not, are linked alike, also
+// where a name that is no file of that size stands in the way.
+func TestLinkSmallAndLarge(t *testing.T) {
+	o := newOptimiserTest(t)
+	sizes := []int{0, 1, smallFile - 1, smallFile, smallFile + 1, 3 * smallFile}
+	data := archive(t, func(w *nar.Writer) {
+		w.Directory("")
+		for i, size := range sizes {
+			file(w, string(rune('a'+i)), strings.Repeat("y", size), i%2 == 0)
+		}
+		w.EndDirectory()
+	})
+	o.restoreLinked(t, "one", data)
+	var want uint64
+	for _, size := range sizes {
+		want += uint64(size)
+	}
+	if got := o.restoreLinked(t, "two", data); got != want {
+		t.Errorf("linked %d bytes, want %d", got, want)
+	}
+	for i := range sizes {
+		name := "/" + string(rune('a'+i))
+		var one, two unix.Stat_t
+		if err := errors.Join(unix.Lstat(o.Path()+"/one"+name, &one), unix.Lstat(o.Path()+"/two"+name, &two)); err != nil || one.Ino != two.Ino || one.Nlink != 3 {
+			t.Errorf("%d bytes: inodes %d and %d of %d names, %v", sizes[i], one.Ino, two.Ino, one.Nlink, err)
+		}
+	}
+	// Somebody has made a link writable: what is added keeps its own metadata, or shares the link's, as upstream has it,
+	// but never fails.
+	if err := os.Chmod(o.links.Path()+"/"+o.linkOf(t, "one/b"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.restoreLinked(t, "three", data)
+	var out bytes.Buffer
+	if err := o.Dump(ctx, "three", &out, DumpOptions{}); err != nil || !bytes.Equal(out.Bytes(), data) {
 		t.Errorf("the tree was damaged: %v", err)
 	}
 }

@@ -127,7 +127,7 @@ func (t *optimising) node(parent int, e *entry, top bool) (replaced bool, err er
 		return false, t.wrap("getting status of", err)
 	}
 	switch {
-	case excludedFromLinking(t.where()):
+	case excludedFromLinking(t.where):
 		return false, nil
 	case kind == unix.S_IFDIR:
 		return false, t.directory(parent, e.name)
@@ -306,15 +306,20 @@ func (t *optimising) replace(parent int, name, link string, st *unix.Stat_t, top
 	if err := t.syncLink(link, &is); err != nil {
 		return false, err
 	}
-	t.opts.Talkative(fmt.Sprintf("linking \"%s\" to \"%s\"", t.where(), t.links.join(link)))
 	linked, changed, err := t.swap(parent, name, link, st.Size, top)
 	if !linked || err != nil {
 		return changed, err
 	}
 	t.learn(is.Ino)
-	t.opts.Linked(uint64(st.Size), uint64(st.Blocks))
+	t.linked(link, st)
 	// The store's own directory keeps its times.
 	return !top, nil
+}
+
+// linked tells that a file has got the inode of a link.
+func (t *optimising) linked(link string, st *unix.Stat_t) {
+	t.opts.Talkative(fmt.Sprintf("linking \"%s\" to \"%s\"", t.where(), t.links.join(link)))
+	t.opts.Linked(uint64(st.Size), uint64(st.Blocks))
 }
 
 // swap puts a further name of the link in the file's place, unless the link can have no more names. It tells whether it

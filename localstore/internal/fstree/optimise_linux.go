@@ -2,4 +2,4 @@ package fstree
 
 const canLinkSymlinks = true
 
-func excludedFromLinking(string) bool { return false }
+func excludedFromLinking(func() string) bool { return false }

@@ -153,6 +153,9 @@ func (re *restorer) EndDirectory() error {
 
 // Regular makes a file.
 func (re *restorer) Regular(name string, executable bool, size uint64, contents io.Reader) error {
+	if size <= smallFile && re.hashes() {
+		return re.small(name, executable, size, contents)
+	}
 	fd, name, err := re.create(name, executable)
 	if err != nil {
 		return err
@@ -216,16 +219,21 @@ func (re *restorer) create(name string, executable bool) (int, string, error) {
 	if err != nil {
 		return -1, name, err
 	}
+	fd, err := re.createAt(parent, name, executable)
+	return fd, name, err
+}
+
+func (re *restorer) createAt(parent int, name string, executable bool) (int, error) {
 	mode := uint32(modeFile)
 	if executable {
 		mode = modeExec
 	}
 	fd, err := openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	if err != nil {
-		return -1, name, re.wrap("creating file", name, err)
+		return -1, re.wrap("creating file", name, err)
 	}
 	re.made = true
-	return fd, name, nil
+	return fd, nil
 }
 
 // finish gives a written file its metadata: its mode is right since its creation, unless the umask is strange.
