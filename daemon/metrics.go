@@ -41,7 +41,7 @@ func serveMetrics(address string, numbers http.Handler, until <-chan struct{}, l
 		if l == nil {
 			return
 		}
-		log.Debug().Stringer("address", l.Addr()).Msg("serving metrics")
+		log.Info().Stringer("address", l.Addr()).Msg("serving metrics")
 		if err := s.Serve(l); err != nil && ctx.Err() == nil {
 			log.Error().Err(err).Msg("serve metrics")
 		}

@@ -234,7 +234,7 @@ const tableHead = `# Metrics
 
 In Prometheus' text format at ` + "`/metrics`" + ` of the status socket, which root and trusted users may read:
 
-    curl --unix-socket /nix/var/nix/daemon-status/socket http://localhost/metrics
+    curl --unix-socket /nix/var/nix/status-socket/socket http://localhost/metrics
 
 and, with ` + "`metrics-listen-address = 127.0.0.1:9955`" + ` in ` + "`nix.conf`" + `, over TCP for whoever can reach that address: the numbers
 hold names of users and of caches, no secrets. Numbers are of the server that runs; they begin anew when it is replaced,
