@@ -208,7 +208,7 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 	defer guest.leave()
 	peer.Memory = guest
-	log.Info().Int("pid", peer.PID).Str("user", peer.User).Bool("trusted", peer.Trusted).
+	log.Info().Int("pid", peer.PID).Str("user", peer.User).Bool("trusted", peer.Trusted).Uint64("connection", peer.Client).
 		Msg(accepted(peer))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

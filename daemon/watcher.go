@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -92,9 +93,9 @@ func (c *watchedClient) Disconnected(err error) {
 		who += fmt.Sprintf(", %d failed", c.Failures)
 	}
 	e := c.log.Info().Str(daemonlog.EventKey, "connection").Str("user", c.peer.User).Int("pid", c.peer.PID).Bool("trusted", c.peer.Trusted).
-		Uint64("connection", c.peer.Client).Float64("seconds", took.Seconds()).Uint64("requests", c.Requests).Uint64("failed", c.Failures)
-	if err != nil {
-		e = e.Str("error", worker.PlainText(err))
+		Uint64("connection", c.peer.Client).Float64("seconds", seconds(took)).Uint64("requests", c.Requests).Uint64("failed", c.Failures)
+	if err != nil && !errors.Is(err, context.Canceled) { // a client may hang up
+		e = e.Str("error", briefly(err))
 	}
 	e.Msg(who)
 }
@@ -109,8 +110,8 @@ func (w *watcher) BuildEnded(id build.BuildID, b build.EndedBuild) {
 		}
 		status, drv := meter.BuildOutcome(b), w.dir.Print(b.Drv)
 		e := log.Info().Str(daemonlog.EventKey, "build").Str("drv", drv).Str("user", b.For.User).Str("status", status).
-			Float64("seconds", took.Seconds()).Float64("waited", b.Ended.Sub(b.Time).Seconds()-took.Seconds()).
-			Float64("cpu", (b.CPUUser+b.CPUSystem).Seconds()).Uint64("log_bytes", b.LogSize)
+			Float64("seconds", seconds(took)).Float64("waited", seconds(b.Ended.Sub(b.Time)-took)).
+			Float64("cpu", seconds(b.CPUUser+b.CPUSystem)).Uint64("log_bytes", b.LogSize)
 		where := ""
 		if b.Machine != "" {
 			machine := settings.ShownReference(b.Machine)
@@ -130,7 +131,7 @@ func (w *watcher) FetchEnded(f substitute.Fetch, end substitute.FetchEnd) {
 	w.lines.add(func(log *zerolog.Logger) {
 		took, path, cache := end.Ended.Sub(f.Began), w.dir.Print(f.Path), settings.ShownReference(f.Cache)
 		e := log.Info().Str(daemonlog.EventKey, "substitution").Str("path", path).Str("cache", cache).Str("user", f.User).
-			Str("status", meter.Outcome(end.Err)).Float64("seconds", took.Seconds()).Uint64("nar_bytes", end.Done)
+			Str("status", meter.Outcome(end.Err)).Float64("seconds", seconds(took)).Uint64("nar_bytes", end.Done)
 		if end.Err != nil {
 			e.Str("error", briefly(end.Err)).Msgf("fetching '%s' from '%s' for %s failed after %s: %s", path, cache, f.User, rounded(took), briefly(end.Err))
 			return
@@ -148,7 +149,7 @@ func (w *watcher) CollectionEnded(c gc.Collection, end gc.CollectionEnd) {
 			user = "the daemon itself"
 		}
 		e := log.Info().Str(daemonlog.EventKey, "collection").Str("action", action).Str("user", user).Str("status", meter.Outcome(end.Err)).
-			Float64("seconds", took.Seconds()).Int("paths", end.Paths).Uint64("freed_bytes", end.BytesFreed)
+			Float64("seconds", seconds(took)).Int("paths", end.Paths).Uint64("freed_bytes", end.BytesFreed)
 		if end.Err != nil {
 			e = e.Str("error", briefly(end.Err))
 		}
@@ -158,6 +159,11 @@ func (w *watcher) CollectionEnded(c gc.Collection, end gc.CollectionEnd) {
 		}
 		e.Msg(text)
 	})
+}
+
+// seconds is a duration for programs, to the microsecond.
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)/time.Microsecond) / 1e6
 }
 
 // rounded is a duration as people read it.
