@@ -176,22 +176,19 @@ func (s *Substituter) acceptable(sess *session.Session, o *Offer) bool {
 
 // Look is Find for those who only want to know: signatures are not checked (libstore/store-api.cc,
 // querySubstitutablePathInfos).
-func (s *Substituter) Look(ctx context.Context, sess *session.Session, p storepath.Path, ca storepath.ContentAddress) (*Offer, error) {
+func (s *Substituter) Look(ctx context.Context, sess *session.Session, p storepath.Path, _ storepath.ContentAddress) (*Offer, error) {
 	sources, err := s.sources(ctx, sess)
 	if err != nil {
 		return nil, err
 	}
 	o, err := s.first(ctx, sess, sources, func(src Source) (*Offer, error) {
-		there, ok := s.pathAt(src, p, ca)
-		if !ok {
+		// Stores with another directory have the path under another name, for which upstream does not ask here.
+		if src.Dir() != s.o.Store.Dir() {
 			return nil, nil
 		}
-		remote, err := src.PathInfo(ctx, s.asker(sess), there)
-		if err != nil || remote == nil || remote.Path != there {
+		remote, err := src.PathInfo(ctx, s.asker(sess), p)
+		if err != nil || remote == nil || remote.Path != p {
 			return nil, err
-		}
-		if src.Dir() != s.o.Store.Dir() && (len(remote.References) > 0 || !remote.IsContentAddressed(src.Dir())) {
-			return nil, nil
 		}
 		return &Offer{Info: &remote.Info, DownloadSize: remote.FileSize, source: src, remote: remote}, nil
 	})
