@@ -58,6 +58,9 @@ type Options struct {
 	Timed func(drvPath storepath.Path, t Timing)
 	// Observer is told what becomes of builds; nil if nobody wants to know.
 	Observer Observer
+	// LogSpool is a directory for the logs of running builds that somebody may want to read along ([Scheduler.FollowLog]); ""
+	// if nobody can.
+	LogSpool string
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 }
@@ -81,7 +84,7 @@ func New(o Options) *Scheduler {
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
-	s.remote, s.observer = o.Remote, o.Observer
+	s.remote, s.observer, s.spool = o.Remote, o.Observer, o.LogSpool
 	s.ended = b.chroots.close
 	return s
 }

@@ -85,6 +85,13 @@ func (a *attempt) cgroupDir() *os.File {
 	return a.cgroup.Dir()
 }
 
+func (a *attempt) cgroupPath() string {
+	if a.cgroup == nil {
+		return ""
+	}
+	return a.cgroup.Path()
+}
+
 // endCgroup kills whatever is left in the cgroup, and has res tell what all of it has used.
 func (a *attempt) endCgroup(res *sandbox.Result) error {
 	if a.cgroup == nil {

@@ -161,14 +161,34 @@ func (a *attempt) startAndBegin(spec *sandbox.Spec) (p *sandbox.Process, startEr
 
 func (a *attempt) openLog() (io.WriteCloser, error) {
 	if !a.set.KeepBuildLog {
-		return nopCloser{io.Discard}, nil
+		return &buildLog{to: io.Discard, j: a.j}, nil
 	}
-	return a.store.CreateBuildLog(a.j.drvPath, a.set.CompressBuildLog)
+	f, err := a.store.CreateBuildLog(a.j.drvPath, a.set.CompressBuildLog)
+	if err != nil {
+		return nil, err
+	}
+	return &buildLog{to: f, close: f.Close, j: a.j}, nil
 }
 
-type nopCloser struct{ io.Writer }
+// buildLog takes what a builder prints: into the file that stays, and to those who read along.
+type buildLog struct {
+	to    io.Writer
+	close func() error // nil for nothing to be closed
+	j     *job
+}
 
-func (nopCloser) Close() error { return nil }
+func (l *buildLog) Write(p []byte) (int, error) {
+	l.j.logSize.Add(uint64(len(p)))
+	l.j.transcript.Write(p)
+	return l.to.Write(p)
+}
+
+func (l *buildLog) Close() error {
+	if l.close == nil {
+		return nil
+	}
+	return l.close()
+}
 
 // begin tells everybody that the build has begun.
 func (a *attempt) begin() { a.announceBuild("", "") }
@@ -202,7 +222,9 @@ func (a *attempt) runProcess(p *sandbox.Process, startErr error, log io.Writer, 
 		return sandbox.Result{ExitCode: 1}, err
 	}
 	stop := a.watch(p, l)
+	a.s.runs(a.j, p.Pid(), a.cgroupPath())
 	readErr := a.passOn(p, log, l)
+	a.s.runs(a.j, 0, "")
 	stop()
 	return a.endProcess(p, readErr)
 }
@@ -304,7 +326,6 @@ func (a *attempt) passOn(p *sandbox.Process, log io.Writer, l *limits) error {
 				silence.Reset(a.set.MaxSilentTime.Duration())
 			}
 			size += uint64(n)
-			a.j.logSize.Store(size)
 			if a.set.MaxBuildLogSize > 0 && size > a.set.MaxBuildLogSize && !l.tooLong {
 				l.tooLong = true
 				p.Kill()

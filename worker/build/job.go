@@ -60,6 +60,8 @@ type job struct {
 	observer Observer
 	id       BuildID
 	queued   QueuedBuild
+	// transcript is nil if nobody may read along.
+	transcript *transcript
 	// logSize is how many bytes the builder has printed.
 	logSize atomic.Uint64
 
@@ -77,6 +79,10 @@ type job struct {
 	// Of the builder: where it was started, and when; zero before.
 	machine string
 	beganAt time.Time
+	pid     int    // of its process here, while it runs
+	cgroup  string // that it is in; "" for none
+	// cancelled is set when everybody who waits is to be told so.
+	cancelled *Failure
 }
 
 func (j *job) waitsForSlot() bool { return j.state == jobQueued }

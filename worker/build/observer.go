@@ -105,6 +105,13 @@ func (s *Scheduler) began(j *job, machine string) {
 	}
 }
 
+// runs notes which process here the builder is, 0 when it is none.
+func (s *Scheduler) runs(j *job, pid int, cgroup string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j.pid, j.cgroup = pid, cgroup
+}
+
 // endedLocked tells the observer of a job's end.
 func (j *job) endedLocked(out *outcome, clients []ClientID) {
 	if j.observer == nil {

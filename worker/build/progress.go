@@ -35,6 +35,14 @@ func (p *progress) show(log activity.Sink) {
 	p.showExpected(log, &p.shownNar, activity.CopyPath, p.narExpected+p.narDone)
 }
 
+// counts are those for whoever looks.
+func (p *progress) counts() Counts {
+	return Counts{
+		Builds:  Count{Done: p.done, Open: p.expected, Running: p.running, Failed: p.failed},
+		Fetches: Count{Done: p.fetched, Open: p.toFetch, Running: p.fetching, Failed: p.fetchesFailed},
+	}
+}
+
 func showCounts(log activity.Sink, id activity.ID, shown *[4]uint64, counts [4]uint64) {
 	if *shown == counts {
 		return

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -46,6 +47,27 @@ type request struct {
 	holds           int   // of jobs, to be released
 
 	inbox inbox
+
+	since  time.Time
+	counts shownCounts // for whoever looks
+}
+
+// shownCounts are how far a request was when it last waited.
+type shownCounts struct {
+	mu  sync.Mutex
+	now Counts
+}
+
+func (c *shownCounts) get() Counts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *shownCounts) set(now Counts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = now
 }
 
 // notice is what a request learns from other goroutines.
@@ -99,7 +121,11 @@ func (s *Scheduler) makeRequest(ctx context.Context, sess *session.Session) *req
 		unstored:        make(map[*derivation.Derivation]bool),
 		outcomeSettings: outcomeSettings(sess.Settings),
 		inbox:           inbox{signal: make(chan struct{}, 1)},
+		since:           time.Now(),
 	}
+	s.mu.Lock()
+	s.requests[r] = struct{}{}
+	s.mu.Unlock()
 	r.progress.begin(s.ids, r.log)
 	return r
 }
@@ -119,6 +145,9 @@ func (r *request) end() {
 		r.log.Stop(id)
 	}
 	r.progress.end(r.log)
+	r.s.mu.Lock()
+	delete(r.s.requests, r)
+	r.s.mu.Unlock()
 	r.s.work.Done()
 }
 
@@ -139,6 +168,7 @@ func (r *request) loop(tops []*goal) error {
 			return err
 		}
 		r.progress.show(r.log)
+		r.counts.set(r.progress.counts())
 		if r.open == 0 {
 			r.letBegin()
 			return nil

@@ -41,12 +41,15 @@ type Scheduler struct {
 	work   sync.WaitGroup // jobs that run, and requests
 
 	observer Observer // may be nil
+	spool    string   // where long logs are kept that are read along; "" for no such thing
 
 	mu     sync.Mutex
 	closed bool
 	jobs   map[jobKey]*job
 	lastID BuildID
-	slots  slots
+	// requests are those that clients wait for.
+	requests map[*request]struct{}
+	slots    slots
 
 	remotes remotes
 }
@@ -56,8 +59,9 @@ func newScheduler(store Store, subst Substituter, ids *activity.IDs, log zerolog
 	return &Scheduler{
 		store: store, subst: subst, ids: ids, log: log, run: run, memo: derivation.NewMemo(memoSize),
 		base: base, cancel: cancel,
-		jobs:  make(map[jobKey]*job),
-		slots: slots{total: total},
+		jobs:     make(map[jobKey]*job),
+		requests: make(map[*request]struct{}),
+		slots:    slots{total: total},
 
 		remotes: remotes{gates: make(map[gateKey]*gate), byUser: make(map[string]int)},
 	}
@@ -139,7 +143,7 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 // introduceLocked makes a new job known.
 func (s *Scheduler) introduceLocked(j *job, client ClientID) {
 	s.lastID++
-	j.id, j.observer = s.lastID, s.observer
+	j.id, j.observer, j.transcript = s.lastID, s.observer, s.spooled()
 	j.queued = QueuedBuild{ID: j.id, Drv: j.drvPath, Mode: j.mode, For: client, Time: time.Now()}
 	if j.observer != nil {
 		j.feed.latest.phases = func(phase string) { j.observer.BuildPhase(j.id, phase) }
@@ -166,17 +170,7 @@ func (s *Scheduler) unsubscribe(sub *subscription) {
 	}
 }
 
-func (s *Scheduler) abandonLocked(j *job) {
-	if s.jobs[j.key] == j {
-		delete(s.jobs, j.key)
-	}
-	if (j.state == jobQueued || j.state == jobAsking) && j.resume == nil {
-		j.setState(jobDone)
-		j.releaseMachines()
-		j.endedLocked(&outcome{err: context.Canceled}, nil)
-	}
-	j.cancel()
-}
+func (s *Scheduler) abandonLocked(j *job) { s.abandonedLocked(j, nil) }
 
 // dispatchLocked hands out the slots that are free.
 func (s *Scheduler) dispatchLocked() {
@@ -200,11 +194,14 @@ func (s *Scheduler) perform(j *job) {
 	out := s.guarded(j)
 	s.mu.Lock()
 	if out.again {
-		if s.queueAgainLocked(j) {
+		if j.cancelled == nil && s.queueAgainLocked(j) {
 			s.mu.Unlock()
 			return
 		}
 		out = outcome{err: context.Cause(j.ctx)}
+	}
+	if j.cancelled != nil {
+		out = outcome{failure: j.cancelled}
 	}
 	j.setState(jobDone)
 	s.leaveGateLocked(j)
@@ -230,6 +227,7 @@ func (s *Scheduler) perform(j *job) {
 	s.mu.Unlock()
 	j.hasBegun()
 	j.cancel()
+	j.transcript.end()
 	// Everything has stopped before anybody hears of the end.
 	j.feed.close()
 	for _, sub := range subs {

@@ -16,7 +16,27 @@ type Status struct {
 	Builds []BuildStatus
 	// Clients are the shares of those who have builds.
 	Clients []ClientStatus
+	// Requests are what clients wait for, the oldest first.
+	Requests []RequestStatus
 }
+
+// RequestStatus is how far one request of a client is.
+type RequestStatus struct {
+	ClientID
+	// Since is when it began.
+	Since time.Time
+	Counts
+}
+
+// Counts are the parts of a request.
+type Counts struct {
+	// Builds counts derivations, Fetches paths to be substituted: those that are done, that are not, of these those that are
+	// being worked on, and those that failed.
+	Builds, Fetches Count
+}
+
+// Count is how many parts of a kind there are in which state.
+type Count struct{ Done, Open, Running, Failed uint64 }
 
 // BuildStatus is one build that runs or waits.
 type BuildStatus struct {
@@ -31,6 +51,9 @@ type BuildStatus struct {
 	Machine string
 	// Phase is what the builder has announced last, LastLine the last line of its log.
 	Phase, LastLine string
+	// PID is the builder's process on this machine, Cgroup the control group that it is in; 0 and "" if there is none.
+	PID    int
+	Cgroup string
 	// LogSize is how many bytes it has printed.
 	LogSize uint64
 	// Clients are those who want it.
@@ -88,6 +111,10 @@ func (s *Scheduler) Status() Status {
 		}
 		return a.Since.Compare(b.Since)
 	})
+	for r := range s.requests {
+		st.Requests = append(st.Requests, RequestStatus{ClientID{r.sess.User, r.sess.Client}, r.since, r.counts.get()})
+	}
+	slices.SortFunc(st.Requests, func(a, b RequestStatus) int { return a.Since.Compare(b.Since) })
 	for _, u := range s.slots.users.items {
 		for _, c := range u.clients.items {
 			st.Clients = append(st.Clients, ClientStatus{ClientID{u.name, c.id}, c.max, c.running})
@@ -99,7 +126,7 @@ func (s *Scheduler) Status() Status {
 func (j *job) statusLocked() BuildStatus {
 	b := BuildStatus{
 		ID: j.id, Drv: j.drvPath, Mode: j.mode, Reason: j.reason, Since: j.since, Queued: j.queued.Time, Began: j.beganAt,
-		Machine: j.machine, LogSize: j.logSize.Load(), Clients: clientsOf(j.subs),
+		Machine: j.machine, PID: j.pid, Cgroup: j.cgroup, LogSize: j.logSize.Load(), Clients: clientsOf(j.subs),
 	}
 	b.Phase, b.LastLine = j.feed.latest.get()
 	switch j.state {
