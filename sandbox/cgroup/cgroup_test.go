@@ -441,3 +441,22 @@ func BenchmarkGroup(b *testing.B) {
 	b.Run("process", func(b *testing.B) { run(b, true) })
 	b.Run("process outside", func(b *testing.B) { run(b, false) })
 }
+
+func TestReadUsage(t *testing.T) {
+	g := create(t, scratch(t), Options{})
+	cmd := start(t, g, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo ready; sleep 1000")
+	defer cmd.Process.Kill()
+	u, err := ReadUsage(g.Path())
+	if err != nil || u.CPU < 5*time.Millisecond {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	if _, err := g.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := ReadUsage(g.Path()); err == nil {
+		t.Errorf("a group that has ended takes %+v", u)
+	}
+	if _, err := ReadUsage(t.TempDir()); err == nil {
+		t.Error("any directory will do")
+	}
+}

@@ -12,6 +12,43 @@ type Stats struct {
 	CPUUser, CPUSystem time.Duration
 }
 
+// Usage is what the processes of a group take at one moment.
+type Usage struct {
+	CPU       time.Duration
+	Memory    uint64 // bytes, caches of files included; 0 if not counted
+	Processes int    // 0 if not counted
+}
+
+// ReadUsage tells what the group at a path takes. The group may end meanwhile, which is an error.
+func ReadUsage(path string) (Usage, error) {
+	dir, err := openGroup(path)
+	if err != nil {
+		return Usage{}, err
+	}
+	defer dir.Close()
+	s, err := readStats(dir)
+	u := Usage{CPU: s.CPUUser + s.CPUSystem}
+	if err != nil {
+		return u, err
+	}
+	// Controllers that are not there have no files.
+	if n, err := readNumber(dir, "memory.current"); err == nil {
+		u.Memory = n
+	}
+	if n, err := readNumber(dir, "pids.current"); err == nil {
+		u.Processes = int(n)
+	}
+	return u, nil
+}
+
+func readNumber(dir *os.File, name string) (uint64, error) {
+	text, err := readAt(dir, name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.TrimSpace(text), 10, 62)
+}
+
 func readStats(dir *os.File) (Stats, error) {
 	text, err := readAt(dir, "cpu.stat")
 	return parseStats(text), err

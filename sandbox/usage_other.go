@@ -1,0 +1,5 @@
+//go:build !linux
+
+package sandbox
+
+func usages([]int) map[int]Usage { return nil }
