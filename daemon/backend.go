@@ -118,6 +118,7 @@ func (b *local) buildAndCollect() error {
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
 		Nested:         b.serveBuilder,
 		Observer:       b.watch,
+		LogSpool:       spoolFor(b.cfg),
 	})
 	b.collector = collector{gc.New(gc.Options{
 		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, UseRootsDaemon: b.cfg.Store.UseRootsDaemon, Step: syncPoint,

@@ -39,11 +39,11 @@ func Main(signals <-chan os.Signal) int {
 	if err == nil {
 		err = runMode(signals, cfg, control, listeners)
 	}
-	return status(err, cfg)
+	return exitStatus(err, cfg)
 }
 
-// status says what went wrong, unless the server has, and gives the exit status.
-func status(err error, cfg *config.Config) int {
+// exitStatus says what went wrong, unless the server has, and gives the exit status.
+func exitStatus(err error, cfg *config.Config) int {
 	var start *supervisor.StartError
 	var usage *settings.UsageError
 	switch {
@@ -112,6 +112,10 @@ func help(command string) error {
 const usage = `Usage: nix-daemon [--daemon] [--stdio] [--version] [--help]
                   [--option NAME VALUE] [--SETTING VALUE]
 
+       nix-daemon status [--json] [--watch]
+       nix-daemon log [--follow] DERIVATION
+       nix-daemon cancel BUILD...
+
        nix-store --serve [--write] [--option NAME VALUE] [--SETTING VALUE]
 
 Serves the Nix store on a socket, or on standard input and output; called as
@@ -143,8 +147,9 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	s.Refused, s.Audit = w.refused, w.audit
 	watch := new(observers)
 	watch.add(w)
+	seen := newSight(cfg, watch, log)
 	drain := make(chan struct{})
-	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { close(drain) }), func() { cancel(errToldToStop) })()
+	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { seen.board.Drain(); close(drain) }), func() { cancel(errToldToStop) })()
 	opened := opening(control)
 	b, err := assemble(ctx, cfg, control.Supervisor(), log, watch, paths(listeners))
 	opened()
@@ -153,10 +158,13 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	}
 	ask(w.Meter, b)
 	defer serveMetrics(cfg.Settings.MetricsListenAddress, &w.Registry, drain, log)()
+	seen.over(b)
+	seen.mount("GET /metrics", &w.Registry)
+	seen.open(s)
 	control.Ready()
 	defer telling(control, s, b)()
 	s.Serve, s.Observer = b.serve, watch
-	return errors.Join(s.Run(ctx, drain, listeners), b.close())
+	return errors.Join(s.Run(ctx, drain, listeners), seen.close(), b.close())
 }
 
 // paths are those of the listeners' sockets.

@@ -263,17 +263,24 @@ func accepted(peer Peer) string {
 // admit decides about a client. One that is refused has its connection closed
 // with its greeting unread, which it sees as a reset.
 func (r *run) admit(conn *net.UnixConn) (Peer, error) {
-	id, err := identify(conn, r.s.Accounts)
+	id, trusted, err := r.s.judge(conn)
 	if err != nil {
 		return Peer{}, err
 	}
-	peer := Peer{Identity: id, Client: r.s.clients.Add(1)}
-	if r.s.Trust != nil {
-		peer.Trusted = *r.s.Trust
-		return peer, nil
+	return Peer{Identity: id, Trusted: trusted, Client: r.s.clients.Add(1)}, nil
+}
+
+// judge tells who is at the other end and whether they are trusted, or refuses
+// them.
+func (s *Server) judge(conn *net.UnixConn) (id Identity, trusted bool, err error) {
+	if id, err = identify(conn, s.Accounts); err != nil {
+		return id, false, err
 	}
-	peer.Trusted, err = r.s.Policy.Judge(id, r.s.Accounts)
-	return peer, err
+	if s.Trust != nil {
+		return id, *s.Trust, nil
+	}
+	trusted, err = s.Policy.Judge(id, s.Accounts)
+	return id, trusted, err
 }
 
 func (r *run) add(c *served) bool {

@@ -24,5 +24,8 @@ func main() {
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if daemon.SightInvoked(os.Args) {
+		os.Exit(daemon.Sight(os.Args, signals))
+	}
 	os.Exit(daemon.Main(signals))
 }

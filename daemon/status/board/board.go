@@ -7,6 +7,7 @@
 package board
 
 import (
+	"cmp"
 	"os"
 	"strconv"
 	"strings"
@@ -97,7 +98,7 @@ func addBuilds(s *status.Server, dir storepath.Dir, st build.Status) {
 	s.Slots, s.Running = st.Slots, st.Running
 	var pids []int
 	for _, one := range st.Builds {
-		if one.PID != 0 && one.Cgroup == "" {
+		if one.PID != 0 {
 			pids = append(pids, one.PID)
 		}
 	}
@@ -111,12 +112,7 @@ func addBuilds(s *status.Server, dir storepath.Dir, st build.Status) {
 		if !one.Began.IsZero() {
 			out.Began = &one.Began
 		}
-		u := usages[one.PID]
-		if one.Cgroup != "" {
-			if g, err := cgroup.ReadUsage(one.Cgroup); err == nil { // it may just have ended
-				u = sandbox.Usage(g)
-			}
-		}
+		u := usage(usages[one.PID], one.Cgroup)
 		out.CPUSeconds, out.Memory, out.Processes = u.CPU.Seconds(), u.Memory, u.Processes
 		s.Builds = append(s.Builds, out)
 	}
@@ -124,6 +120,20 @@ func addBuilds(s *status.Server, dir storepath.Dir, st build.Status) {
 		s.Requests = append(s.Requests, status.Request{
 			User: r.User, Client: r.Client, Since: r.Since, Builds: status.Count(r.Builds), Substitutions: status.Count(r.Fetches),
 		})
+	}
+}
+
+// usage is what a builder takes: what its control group counts, and the rest as the processes were found.
+func usage(found sandbox.Usage, group string) sandbox.Usage {
+	if group == "" {
+		return found
+	}
+	counted, err := cgroup.ReadUsage(group)
+	if err != nil { // it may just have ended
+		return found
+	}
+	return sandbox.Usage{
+		CPU: counted.CPU, Memory: cmp.Or(counted.Memory, found.Memory), Processes: cmp.Or(counted.Processes, found.Processes),
 	}
 }
 

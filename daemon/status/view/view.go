@@ -59,7 +59,7 @@ func (p *painter) head() {
 	for i, s := range p.s.Servers {
 		parts := []string{fmt.Sprintf("nix-daemon %s", clean(s.Release)), "up " + age(p.s.Time.Sub(s.Since))}
 		if s.State != "serving" {
-			parts[1] = clean(s.State) + " since its successor has taken over"
+			parts[1] = "finishing what it has begun"
 		}
 		parts = append(parts, fmt.Sprintf("%d of %d slots", s.Running, s.Slots),
 			plural(len(s.Connections)+s.OtherConnections, "client"))
