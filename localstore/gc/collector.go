@@ -119,6 +119,9 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 			return Results{}, fmt.Errorf("free reserved space: %w", err)
 		}
 	}
+	if err := reserveSocket(filepath.Join(c.o.Store.StateDir(), socketName)); err != nil {
+		return Results{}, fmt.Errorf("reserve socket for roots: %w", err)
+	}
 	unlock, err := c.lock(ctx, req.Log)
 	if err != nil {
 		return Results{}, err

@@ -62,9 +62,6 @@ func TestDeleteDead(t *testing.T) {
 	if diff := cmp.Diff([]string{"3 deleting unused links...", saving}, got[len(got)-2:]); diff != "" {
 		t.Errorf("last messages (-want +got):\n%s", diff)
 	}
-	if _, err := os.Stat(filepath.Join(f.opt.StateDir, "gc-socket/socket")); !os.IsNotExist(err) {
-		t.Errorf("the socket is still there: %v", err)
-	}
 	if info, err := os.Stat(filepath.Join(f.opt.StateDir, "db/reserved")); err != nil || info.Size() != f.opt.ReservedSpace {
 		t.Errorf("no space was reserved for the next collection: %v, %v", info, err)
 	}

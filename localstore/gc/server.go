@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +35,7 @@ const (
 // path and a newline, and waits for the character 1: then the path will not be deleted any more. Lines that are no
 // store paths are answered, too.
 type server struct {
-	listener net.Listener
+	listener *net.UnixListener
 	dir      storepath.Dir
 	claims   *claims
 	hold     func(storepath.Path) error // keeps a root of another process beyond this collection
@@ -40,7 +43,7 @@ type server struct {
 	done     sync.WaitGroup
 
 	mu      sync.Mutex
-	clients []net.Conn // the oldest first; nil after close
+	clients []*net.UnixConn // the oldest first
 	closed  bool
 }
 
@@ -55,10 +58,7 @@ func serve(path string, dir storepath.Dir, c *claims, hold func(storepath.Path) 
 }
 
 // listen makes the socket. The lock gc.lock is held, so what is there of that name is nobody's.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
+func listen(path string) (*net.UnixListener, error) {
 	// It gets its name when everybody may connect: a client that is refused would give up.
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -75,7 +75,33 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	return &namedListener{l, path}, nil
+	return l, nil
+}
+
+// reserveSocket gives the socket a name before anybody holds gc.lock. Afterwards there is one always, even if nobody
+// listens: some releases (2.8) go on without an answer if they find the lock held and no socket, but ask again if the
+// connection is refused.
+func reserveSocket(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	fresh := fmt.Sprintf("%s.%d-%d", path, os.Getpid(), rand.Uint32())
+	l, err := listenAnywhere(fresh)
+	if err != nil {
+		return err
+	}
+	l.SetUnlinkOnClose(false)
+	err = errors.Join(l.Close(), os.Chmod(fresh, 0o666))
+	if err == nil {
+		// Unlike a renaming this leaves the socket of a collector alone that came first.
+		if err = os.Link(fresh, path); errors.Is(err, os.ErrExist) {
+			err = nil
+		}
+	}
+	return errors.Join(err, os.Remove(fresh))
 }
 
 // maxSocketPath is what fits sockaddr_un with its final zero (unix(7)).
@@ -93,35 +119,61 @@ func listenAnywhere(path string) (*net.UnixListener, error) {
 	return listenBeneath(dir, filepath.Base(path))
 }
 
-// namedListener removes its socket when it closes, under the name that it really has.
-type namedListener struct {
-	net.Listener
-	path string
-}
-
-// Close removes the socket before it stops listening: while gc.lock is held the name is ours.
-func (l *namedListener) Close() error {
-	return errors.Join(os.Remove(l.path), l.Listener.Close())
-}
-
-// close stops listening and hangs up on everybody.
+// close stops listening and hangs up on everybody. The socket keeps its name, see [reserveSocket].
 func (s *server) close() {
-	s.listener.Close()
-	s.claims.close()
 	s.mu.Lock()
 	s.closed = true
 	for _, conn := range s.clients {
-		conn.Close()
+		conn.SetWriteDeadline(time.Unix(1, 0))
+		conn.CloseRead()
 	}
-	s.clients = nil
 	s.mu.Unlock()
+	s.claims.close()
+	s.listener.SetDeadline(time.Unix(1, 0))
 	s.done.Wait()
+	sendAway(s.listener)
+	s.listener.Close()
+}
+
+// sendAway has new connections refused, and hangs up on those that nobody has let in.
+func sendAway(l *net.UnixListener) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		unix.Shutdown(int(fd), unix.SHUT_RDWR)
+		for {
+			conn, _, err := unix.Accept(int(fd)) // does not block: the descriptor is the poller's
+			if err == unix.EINTR || err == unix.ECONNABORTED {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			unix.Shutdown(conn, unix.SHUT_RD)
+			for buf := make([]byte, maxLine); ; {
+				if n, err := unix.Read(conn, buf); n <= 0 && err != unix.EINTR {
+					break
+				}
+			}
+			unix.Close(conn)
+		}
+	})
+}
+
+// hangUp closes a connection so that the client reads its end and asks again. Closed with something unread it would look
+// broken, and some releases (2.8) take that for an answer.
+func hangUp(conn *net.UnixConn) {
+	conn.CloseRead()
+	io.Copy(io.Discard, conn)
+	conn.Close()
 }
 
 func (s *server) accept() {
 	for {
-		conn, err := s.listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		conn, err := s.listener.AcceptUnix()
+		if err != nil && s.isClosed() {
 			return
 		}
 		if err != nil {
@@ -141,11 +193,17 @@ func (s *server) accept() {
 	}
 }
 
-func (s *server) enter(conn net.Conn) bool {
+func (s *server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+func (s *server) enter(conn *net.UnixConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		conn.Close()
+		hangUp(conn)
 		return false
 	}
 	if len(s.clients) == maxClients {
@@ -167,8 +225,8 @@ func (s *server) dropOldest() bool {
 	return true
 }
 
-func (s *server) leave(conn net.Conn) {
-	conn.Close()
+func (s *server) leave(conn *net.UnixConn) {
+	hangUp(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, c := range s.clients {
@@ -180,7 +238,7 @@ func (s *server) leave(conn net.Conn) {
 }
 
 // talk serves one client until either side hangs up.
-func (s *server) talk(conn net.Conn) {
+func (s *server) talk(conn *net.UnixConn) {
 	in := bufio.NewReaderSize(conn, maxLine)
 	out := bufio.NewWriterSize(conn, 256)
 	complained := false
