@@ -17,7 +17,7 @@
 // of system calls by a pure function (internal/plan, where the order is argued) and carried out by a clone of the daemon
 // that runs nothing else (internal/child, where the dialogue between the two is told): there is no second program.
 // What costs much and carries nothing from build to build is kept: user namespaces, one for each build user, and network
-// namespaces through which no packet has gone.
+// namespaces in which nobody has sent anything.
 //
 // Many mounts that one builder after another needs can be made once ([Launcher.Assemble]). No builder enters the mount
 // namespace that holds them: each gets a copy, in one call, which shares with the original nothing but what is mounted. A

@@ -14,9 +14,9 @@ import (
 
 // networks keeps network namespaces that hold nothing but a loopback device, since making one costs as much as the rest
 // of a sandbox together. A builder has no privileges over the one it gets, so all that it can leave behind there is what
-// the kernel remembers of its traffic. One through which a single packet has passed is therefore not used again, and one
-// through which none has is as it was made: sockets, and the names that they were bound to, go with their processes.
-// The zero value is ready.
+// the kernel remembers of its traffic. One through which a single packet has passed is therefore not used again; nor, where
+// the daemon may look, is one whose counters tell of packets that found no way. One of which nothing is told is as it was
+// made: sockets, and the names that they were bound to, go with their processes. The zero value is ready.
 type networks struct {
 	// Guarded by mu.
 	mu     sync.Mutex
@@ -31,6 +31,8 @@ type network struct {
 	owner int
 	// socket asks for the traffic, and keeps the namespace; ns is what is entered.
 	socket, ns int
+	// counters are the kernel's, as they were in the beginning.
+	counters []counter
 }
 
 // keepNetworks bounds how many wait for builders.
@@ -88,6 +90,7 @@ func (n *networks) close() {
 }
 
 func (w *network) close() {
+	closeCounters(w.counters)
 	unix.Close(w.ns)
 	unix.Close(w.socket)
 }
@@ -119,11 +122,31 @@ func makeNetwork(f *forker, owner int) (*network, error) {
 		return nil, fmt.Errorf("get namespace of socket: %w", err)
 	}
 	unix.CloseOnExec(w.ns)
+	if owner < 0 {
+		// To be in the namespace for a moment takes privileges in the daemon's own.
+		if w.counters, err = openCounters(w.ns); err != nil {
+			w.close()
+			return nil, err
+		}
+	}
 	return w, nil
 }
 
-// untouched asks whether no packet has passed through the loopback device. Any doubt counts as touched.
+// untouched asks whether nobody has sent anything. Any doubt counts as touched.
 func (w *network) untouched() bool {
+	if !w.silent() {
+		return false
+	}
+	for i := range w.counters {
+		if !w.counters[i].unchanged() {
+			return false
+		}
+	}
+	return true
+}
+
+// silent asks whether no packet has passed through the loopback device.
+func (w *network) silent() bool {
 	// struct nlmsghdr, then struct if_stats_msg: the 64-bit counters of the device with index 1, which is the loopback.
 	request := make([]byte, unix.SizeofNlMsghdr+sizeofIfStatsMsg)
 	binary.NativeEndian.PutUint32(request, uint32(len(request)))

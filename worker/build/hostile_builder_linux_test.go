@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 		attackNested()
 	case "keyrings":
 		attack(keyrings())
+	case "describe":
+		describeWorld()
+	case "leave":
+		leave()
 	case "attributes":
 		leaveAttributes(os.Args[1:])
 	case "pass":
