@@ -1,6 +1,7 @@
 package cachestore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,16 +12,19 @@ import (
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/export"
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/narinfo"
+	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
+	"nixdaemon/worker/substitute"
 )
 
 const (
 	// narBuffer is how much of an archive is read ahead.
 	narBuffer = 64 << 10
 
-	// maxDerivation bounds a derivation, in bytes.
+	// maxDerivation bounds the archive of a derivation, in bytes.
 	maxDerivation = 64 << 20
 )
 
@@ -61,23 +65,48 @@ func (s *Store) ReadDerivation(ctx context.Context, p storepath.Path) (*derivati
 	if err := p.RequireDerivation(); err != nil {
 		return nil, err
 	}
-	body, err := s.openNAR(ctx, p)
+	info, err := s.validInfo(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.smallNAR(ctx, info)
 	if err != nil {
 		return nil, err
 	}
 	var text strings.Builder
 	file := &flatFile{use: func(contents io.Reader) error {
-		if n, err := io.CopyN(&text, contents, maxDerivation+1); err != io.EOF {
-			return err
-		} else if n > maxDerivation {
-			return fmt.Errorf("derivation '%s' is too large", s.Dir().Print(p))
-		}
-		return nil
+		_, err := io.Copy(&text, contents)
+		return err
 	}}
-	if err := firstOf(nar.Parse(wire.NewReaderSize(body, narBuffer), file), body.Close()); err != nil {
+	if err := nar.Parse(bytes.NewReader(data), file); err != nil {
 		return nil, err
 	}
 	return derivation.ParseFile(s.Dir(), p, text.String(), s.o.Features)
+}
+
+// smallNAR gives an archive as a whole, from this machine if it is kept here.
+func (s *Store) smallNAR(ctx context.Context, info *narinfo.NarInfo) ([]byte, error) {
+	kept := narCache{s.params.narCache}
+	if data := kept.get(info.NarHash, maxDerivation); data != nil {
+		return data, nil
+	}
+	body, err := s.o.Cache.OpenNAR(ctx, s.asker(), info)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(body, maxDerivation+1))
+	if err = firstOf(err, body.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > maxDerivation {
+		return nil, fmt.Errorf("derivation '%s' is too large", s.Dir().Print(info.Path))
+	}
+	if nixhash.Of(nixhash.SHA256, string(data)) == info.NarHash {
+		if err := kept.put(info.NarHash, data); err != nil {
+			substitute.Warn(s.asker().Log, fmt.Errorf("keep archive of '%s': %w", s.Dir().Print(info.Path), err))
+		}
+	}
+	return data, nil
 }
 
 // errNotFlat is upstream's text (libutil/archive.cc).

@@ -21,6 +21,7 @@ type params struct {
 	parallel    bool
 	listing     bool
 	debugInfo   bool
+	narCache    string // a directory, "" for none
 	keyFiles    []string
 	keys        []pathinfo.SecretKey // of these files, once they were read
 	// encodings of what is uploaded over HTTP, "" for none
@@ -64,6 +65,10 @@ func (p *params) set(name, value string) (err error) {
 		p.listing, err = settings.ParseBool(name, value)
 	case "index-debug-info":
 		p.debugInfo, err = settings.ParseBool(name, value)
+	case "local-nar-cache":
+		if value != "" {
+			p.narCache, err = settings.ParseAbsPath(name, value)
+		}
 	case "secret-key":
 		if value != "" {
 			p.keyFiles = append([]string{value}, p.keyFiles...)
