@@ -34,7 +34,7 @@ func OpenDirectory(ref settings.StoreReference) (*Directory, error) {
 	}
 	d := &Directory{path: path.Clean(dir), made: new(atomic.Uint64)}
 	if err := os.MkdirAll(d.path, 0o777); err != nil {
-		return nil, err
+		return nil, cannotMake(d.path+"/nar", err) // which is what upstream makes first
 	}
 	below := []string{"nar", "realisations", "log"}
 	if index, _ := ref.Param("index-debug-info"); index == "true" || index == "1" {
@@ -43,11 +43,20 @@ func OpenDirectory(ref settings.StoreReference) (*Directory, error) {
 	return d, d.within(func(root *os.Root) error {
 		for _, name := range below {
 			if err := root.MkdirAll(name, 0o777); err != nil {
-				return err
+				return cannotMake(d.path+"/"+name, err)
 			}
 		}
 		return nil
 	})
+}
+
+// cannotMake is upstream's text (libutil/file-system.cc, createDirs). The C library's begin with a large letter.
+func cannotMake(dir string, err error) error {
+	text := err.Error()
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		text = errno.Error()
+	}
+	return errorf(err, `creating directory %s: %s`, settings.QuotePath(dir), strings.ToUpper(text[:1])+text[1:])
 }
 
 // URI is the canonical name of the directory.

@@ -127,3 +127,14 @@ func TestPutBreaksOff(t *testing.T) {
 		t.Errorf("contents %q, %v", data, err)
 	}
 }
+
+func TestDirectoryCannotBeMade(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := OpenDirectory(settings.StoreReference{Scheme: "file", Authority: file + "/cache"})
+	if err == nil || err.Error() != `creating directory "`+file+`/cache/nar": Not a directory` {
+		t.Errorf("got %v", err)
+	}
+}
