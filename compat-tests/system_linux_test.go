@@ -35,6 +35,9 @@ type system struct {
 // systemLimit bounds whatever a machine does; it only keeps a hang from lasting for ever.
 const systemLimit = 3 * time.Minute
 
+// slow is what a test tells of.
+const slow = 5 * time.Second
+
 // newSystem makes a machine, down, or skips the test where there can be none.
 func newSystem(t *testing.T) *system {
 	t.Helper()
@@ -229,7 +232,11 @@ func (m *system) try(args ...string) (string, error) {
 	cmd := m.command(args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	began := time.Now()
 	out, err := cmd.Output()
+	if took := time.Since(began); took > slow {
+		m.t.Logf("%s took %v", strings.Join(args, " "), took)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.String())
 	}

@@ -170,7 +170,7 @@ func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, wr
 	})
 }
 
-// building is 0: nothing is built here.
+// building is nothing: builds run elsewhere.
 func (b *away) building() []string { return nil }
 
 // close waits for what still runs.
