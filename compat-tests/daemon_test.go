@@ -43,8 +43,8 @@ type daemonOptions struct {
 	env    []string // in addition
 	users  bool     // with the accounts of accounts_test.go in its /etc
 	socket string   // where it will listen; empty: the scratch's usual place
-	// inherit is a listening socket to hand over as systemd does.
-	inherit *os.File
+	// inherit is a listening socket to hand over as systemd does, stdin one to hand over as inetd and launchd do.
+	inherit, stdin *os.File
 }
 
 // startDaemon starts a daemon and waits until it answers. When the test ends
@@ -78,6 +78,9 @@ func launchDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemo
 	d.cmd = exec.Command(argv[0], argv[1:]...)
 	if opts.inherit != nil {
 		d.cmd.ExtraFiles = []*os.File{opts.inherit}
+	}
+	if opts.stdin != nil {
+		d.cmd.Stdin = opts.stdin
 	}
 	d.cmd.Env = append(s.daemonEnv(p), opts.env...)
 	d.cmd.Dir = "/"

@@ -222,6 +222,16 @@ func TestSocketPathFromEnvironment(t *testing.T) {
 
 // TestSocketActivation hands a listening socket over as systemd does.
 func TestSocketActivation(t *testing.T) {
+	activated(t, func(file *os.File) daemonOptions { return daemonOptions{inherit: file} })
+}
+
+// TestStandardInputActivation hands a listening socket over as inetd and launchd do.
+func TestStandardInputActivation(t *testing.T) {
+	activated(t, func(file *os.File) daemonOptions { return daemonOptions{stdin: file} })
+}
+
+func activated(t *testing.T, options func(*os.File) daemonOptions) {
+	t.Helper()
 	forEachClient(t, func(t *testing.T, s scratch, c client) {
 		if err := os.MkdirAll(filepath.Dir(s.socket()), 0o755); err != nil {
 			t.Fatal(err)
@@ -236,7 +246,7 @@ func TestSocketActivation(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		d := launchDaemon(t, s, shared.daemon, daemonOptions{inherit: file})
+		d := launchDaemon(t, s, shared.daemon, options(file))
 		// Who connects before the daemon is up waits.
 		out := s.must(t, c, nil, "nix-build", build(shell("activated", "echo > $out"))...)
 		if _, err := os.Stat(out); err != nil {

@@ -37,6 +37,25 @@ func Inherited() ([]net.Listener, error) {
 	return inheritedListeners(n, strings.Split(names, ":"))
 }
 
+// fromStandardInput gives the listening socket that standard input is, as inetd
+// passes it to servers that wait (launchd.plist(5), inetdCompatibility); nil if
+// it is something else.
+func fromStandardInput() net.Listener {
+	accepts, err := unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || accepts == 0 {
+		return nil
+	}
+	l, err := net.FileListener(os.Stdin) // works on a copy
+	if err != nil {
+		return nil
+	}
+	if _, ok := l.(*net.UnixListener); !ok { // peers of others have no credentials
+		l.Close()
+		return nil
+	}
+	return l
+}
+
 func inheritedListeners(n int, names []string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for i := range n {

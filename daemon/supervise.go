@@ -71,6 +71,11 @@ func listeners(cfg *config.Config) (fds []int, publish func() error, err error) 
 		return nil, nil, err
 	}
 	if len(ls) == 0 {
+		if l := fromStandardInput(); l != nil {
+			ls = []net.Listener{l}
+		}
+	}
+	if len(ls) == 0 {
 		l, p, err := Listen(cfg.SocketPath)
 		if err != nil {
 			return nil, nil, err

@@ -1,0 +1,102 @@
+package compat
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// fakeNixpkgs stands for as much of nixpkgs as our expressions use: they are evaluated for real, what they call is
+// not. That the package builds and the units are put together as NixOS does is not shown by it.
+const fakeNixpkgs = `
+rec {
+  lib = {
+    mkEnableOption = text: { default = false; description = "Whether to enable ${text}."; };
+    mkOption = o: o;
+    mkIf = condition: content: if condition then content else { };
+    mkForce = x: x;
+    literalExpression = x: x;
+    types.package = "package";
+    cleanSource = x: x;
+    licenses.asl20 = "asl20";
+    platforms.unix = [ "unix" ];
+    genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
+  };
+  pkgs = {
+    inherit lib;
+    stdenv.hostPlatform.isLinux = true;
+    coreutils = "/coreutils";
+    busybox-sandbox-shell = "/busybox";
+    buildGoModule = arguments: arguments // { outPath = "/${arguments.pname}-${arguments.version}"; };
+    callPackage = file: more:
+      let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) pkgs // more);
+  };
+  module = file: extra: enable:
+    (import file {
+      inherit lib pkgs;
+      config = { services.nixdaemon = { inherit enable; package = (import file { inherit lib pkgs; config = { }; }).options.services.nixdaemon.package.default; }; nix.enable = true; };
+    }).config;
+}
+`
+
+// evaluate gives what an expression is, with contrib/nix as "here" and the names of fakeNixpkgs.
+func evaluate(t *testing.T, s scratch, c client, expr string) any {
+	t.Helper()
+	here, err := filepath.Abs("../contrib/nix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := s.must(t, c, []string{"NIX_REMOTE=dummy://"}, "nix-instantiate", "--eval", "--strict", "--json", "-E",
+		"with "+fakeNixpkgs+"; let here = "+here+"; in "+expr)
+	var value any
+	if err := json.Unmarshal([]byte(out), &value); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return value
+}
+
+func TestNixExpressions(t *testing.T) {
+	t.Parallel()
+	c := requireClients(t, referenceVersion)[0]
+	s := newScratch(t)
+	s.configureClient(t, c)
+	version := ownVersion(t)
+	program := "/nixdaemon-" + version + "/bin/nix-daemon"
+	tests := map[string]struct {
+		expr string
+		want any
+	}{
+		"package": {
+			`let p = pkgs.callPackage (here + "/package.nix") { commit = "abc"; }; in [ p.pname p.version p.subPackages p.env.CGO_ENABLED p.ldflags (builtins.pathExists (p.src + "/go.mod")) (builtins.stringLength p.vendorHash) ]`,
+			[]any{
+				"nixdaemon", version, []any{"daemon/cmd/nix-daemon"}, "0",
+				[]any{"-s", "-w", "-X nixdaemon/daemon.commit=abc", "-X nixdaemon/daemon/config.sandboxShell=/busybox/bin/busybox"},
+				true, float64(len("sha256-") + 44),
+			},
+		},
+		"overlay": {`let final = pkgs // import (here + "/overlay.nix") final pkgs; in final.nixdaemon.pname`, "nixdaemon"},
+		"NixOS": {
+			`let s = (module (here + "/nixos-module.nix") { } true).systemd.services.nix-daemon.serviceConfig; in [ s.ExecStart s.Type s.ExecReload s.WatchdogSec ]`,
+			[]any{[]any{"", "@" + program + " nix-daemon --daemon"}, "notify", "/coreutils/bin/kill -HUP $MAINPID", float64(60)},
+		},
+		"NixOS, off": {`module (here + "/nixos-module.nix") { } false`, map[string]any{}},
+		"NixOS asserts": {
+			`map (a: a.assertion) (module (here + "/nixos-module.nix") { } true).assertions`, []any{true},
+		},
+		"nix-darwin": {`(module (here + "/darwin-module.nix") { } true).launchd.daemons.nix-daemon.command`, program},
+		"flake": {
+			`let f = (import (here + "/flake.nix")).outputs { self = { shortRev = "abc"; }; nixpkgs = { inherit lib; legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" "x86_64-darwin" "aarch64-darwin" ] (_: pkgs); }; };
+			 in [ (builtins.attrNames f.packages) f.packages.aarch64-linux.default.pname (builtins.pathExists f.nixosModules.default) (builtins.pathExists f.darwinModules.default) (builtins.isFunction f.overlays.default) ]`,
+			[]any{[]any{"aarch64-darwin", "aarch64-linux", "x86_64-darwin", "x86_64-linux"}, "nixdaemon", true, true, true},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, evaluate(t, s, c, tt.expr)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

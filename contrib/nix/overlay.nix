@@ -1,0 +1,4 @@
+# pkgs.nixdaemon
+final: prev: {
+  nixdaemon = final.callPackage ./package.nix { };
+}
