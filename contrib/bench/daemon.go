@@ -197,15 +197,21 @@ func (d *daemon) cpu() float64 {
 func (d *daemon) memory() float64 {
 	var total float64
 	for _, pid := range tree(d.cmd.Process.Pid) {
-		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		for line := range strings.Lines(string(data)) {
-			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
-				n, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-				total += n * 1024
-			}
-		}
+		total += pss(pid)
 	}
 	return total
+}
+
+// pss is the proportional set size of a process, in bytes.
+func pss(pid int) float64 {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+			n, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return n * 1024
+		}
+	}
+	return 0
 }
 
 // tree gives a process and its living descendants.

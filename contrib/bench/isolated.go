@@ -35,11 +35,16 @@ type config struct {
 	users   int
 	// optimise has every file linked to equal ones as it is added.
 	optimise bool
+	// jobs is how many builds may run at once for all clients of our daemon; 0 is its default.
+	jobs int
 }
 
 // text is the daemon's nix.conf.
 func (c *config) text() (string, error) {
 	s := "substituters =\ntrusted-users = *\nmax-jobs = 2\n"
+	if c.jobs > 0 {
+		s += fmt.Sprintf("max-total-jobs = %d\n", c.jobs) // others say that they do not know it
+	}
 	if c.optimise {
 		s += "auto-optimise-store = true\n"
 	}

@@ -28,6 +28,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "run workloads whose name matches this expression")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each workload runs on each daemon")
 	flag.StringVar(&o.flat, "flat", "", "instead: the cost of start-up, roots and collections in stores of so many paths, for example 10000,100000,1000000")
+	flag.BoolVar(&o.resources, "resources", false, "instead: what the daemons take idle, with clients, and while they build")
 	quick := flag.Bool("quick", false, "a tenth of each workload, to see that it runs")
 	flag.StringVar(&o.perf, "perf", "", "folder for profiles of each daemon during what is timed, made by perf(1)")
 	flag.Parse()
@@ -47,6 +48,7 @@ func main() {
 type options struct {
 	ours, theirs, only, perf, flat string
 	rounds, scale                  int
+	resources                      bool
 }
 
 func run(ctx context.Context, o options) error {
@@ -66,6 +68,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer scratch.remove()
+	if o.resources {
+		return resources(ctx, scratch, daemons, o.scale)
+	}
 	if o.flat != "" {
 		sizes, err := parseSizes(o.flat)
 		if err != nil {
