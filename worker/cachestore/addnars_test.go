@@ -13,7 +13,6 @@ import (
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
-	"nixdaemon/worker/settings"
 )
 
 // chain is a number of paths, each of which refers to the one before.
@@ -127,6 +126,3 @@ func TestExports(t *testing.T) {
 		}
 	}
 }
-
-// plain spares the time of compression.
-var plain = []settings.Param{{Name: "compression", Value: "none"}}
