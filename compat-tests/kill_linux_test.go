@@ -31,8 +31,8 @@ const fewKills = 50
 const checkEvery = 250
 
 // TestKills kills the daemon at random moments, and now and then one of its builders, while clients of ours and real ones
-// add, build, collect, optimise and repair, and upstream's optimiser works on the store, too. Whatever was acknowledged must be valid and intact
-// afterwards, nothing may be stuck, and work must go on.
+// add, build, collect, optimise and repair, and upstream's optimiser and collector work on the store, too. Whatever was
+// acknowledged must be valid and intact afterwards, nothing may be stuck, and work must go on.
 func TestKills(t *testing.T) {
 	c := requireClients(t, referenceVersion)[0]
 	t.Run("plain", func(t *testing.T) {
@@ -63,7 +63,8 @@ type killer struct {
 	luck   *rand.Rand
 	daemon *daemon
 
-	kills, builders int
+	kills, builders  int
+	deleted, crashed int // by upstream's collector, and of upstream's collectors; one goroutine's
 
 	// Guards built.
 	mu    sync.Mutex
@@ -102,8 +103,8 @@ func (k *killer) run(kills int) {
 		k.storm(min(checkEvery, kills-k.kills))
 		k.check()
 	}
-	k.t.Logf("%d kills of the daemon, %d of builders: %v, %d promises, %d builds by real clients",
-		k.kills, k.builders, k.load.Counts(), len(k.load.Promises()), len(k.built))
+	k.t.Logf("%d kills of the daemon, %d of builders, %d of upstream's collector, which deleted %d paths: %v, %d promises, %d builds by real clients",
+		k.kills, k.builders, k.crashed, k.deleted, k.load.Counts(), len(k.load.Promises()), len(k.built))
 }
 
 func (k *killer) start() { k.daemon = launchDaemon(k.t, k.s, shared.daemon, k.opts) }
@@ -119,6 +120,7 @@ func (k *killer) storm(kills int) {
 	})
 	work.Go(func() { k.realBuilds(ctx) })
 	work.Go(func() { k.foreignOptimiser(ctx) })
+	work.Go(func() { k.foreignCollector(ctx) })
 	for range kills {
 		k.strike()
 	}
@@ -202,11 +204,54 @@ func (k *killer) foreignOptimiser(ctx context.Context) {
 	}
 }
 
+// foreignCollector has upstream collect in the same store, by itself, and kills it now and then. It collects what it has
+// added: a collection of everything looks for permanent roots before temporary ones and so, by its own fault, loses what
+// becomes permanent in between if its daemon dies at that moment.
+func (k *killer) foreignCollector(ctx context.Context) {
+	luck := rand.New(rand.NewPCG(7, uint64(k.kills)))
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(filepath.Join(k.c.bin, "nix-store"), args...)
+		cmd.Env, cmd.Dir = append(k.s.clientEnv(k.c), "NIX_REMOTE="), k.s.path("home")
+		return cmd
+	}
+	for n := 0; ctx.Err() == nil; n++ {
+		file := k.s.path("home", fmt.Sprintf("foreign-%d-%d", k.kills, n))
+		if err := os.WriteFile(file, []byte(file), 0o600); err != nil {
+			k.t.Error(err)
+			return
+		}
+		out, err := command("--add", file).Output()
+		if err != nil {
+			continue // it met what is being deleted, or repaired
+		}
+		cmd := command("--delete", strings.TrimSpace(string(out)))
+		var crash *time.Timer
+		if err := cmd.Start(); err != nil {
+			k.t.Error(err)
+			return
+		}
+		if luck.IntN(3) == 0 {
+			crash = time.AfterFunc(time.Duration(luck.Int64N(int64(60*time.Millisecond))), func() { cmd.Process.Kill() })
+		}
+		switch err := cmd.Wait(); {
+		case err == nil:
+			k.deleted++
+		case !cmd.ProcessState.Exited():
+			k.crashed++
+		}
+		if crash != nil {
+			crash.Stop()
+		}
+	}
+}
+
 // check looks at everything, with the last daemon that was started.
 func (k *killer) check() {
 	t := k.t
 	ctx := context.Background()
 	k.awaitAnswer()
+	// Nobody makes roots now, so upstream may collect everything.
+	k.s.must(t, k.c, []string{"NIX_REMOTE="}, "nix-store", "--gc")
 	f, err := k.load.Check(ctx, k.s.socket(), func(p load.Promise) bool { return p.Released < 0 })
 	if err != nil {
 		t.Fatal(err)
