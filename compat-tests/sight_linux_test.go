@@ -58,7 +58,7 @@ func TestSightOfNumbers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := getAs(uid, s.path("var/nix/daemon-status/socket"), "/metrics")
+		got, err := getAs(uid, s.path("var/nix/status-socket/socket"), "/metrics")
 		if err != nil || !strings.Contains(got, want) || user == "alice" && strings.Contains(got, "nix_daemon_") {
 			t.Errorf("%s reads %v %.300s, want %s", user, err, got, want)
 		}

@@ -222,7 +222,7 @@ func TestSight(t *testing.T) {
 		}
 		s.await(t, c, "both as ended", func(v *sighted) bool { return len(v.Servers[0].Recent) == 2 && len(v.Servers[0].Connections) == 0 })
 		mustStop(t, d)
-		if left, err := os.ReadDir(s.path("var/nix/daemon-status")); err != nil || len(left) != 0 {
+		if left, err := os.ReadDir(s.path("var/nix/status-socket")); err != nil || len(left) != 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}
 		if out, err := s.look(t, c, "", "status"); err == nil || !strings.HasPrefix(out, "error: no daemon tells its status in '") {

@@ -147,7 +147,7 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	s.Refused, s.Audit = w.refused, w.audit
 	watch := new(observers)
 	watch.add(w)
-	seen := newSight(cfg, watch, log)
+	seen := newSight(cfg, watch, w.audit, log)
 	drain := make(chan struct{})
 	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { seen.board.Drain(); close(drain) }), func() { cancel(errToldToStop) })()
 	opened := opening(control)

@@ -21,6 +21,7 @@ import (
 	"nixdaemon/daemon/status/board"
 	"nixdaemon/daemon/status/statussocket"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 )
 
@@ -30,6 +31,8 @@ type sight struct {
 	board *board.Board
 	dir   string
 	log   zerolog.Logger
+	// audit is told who ends builds for everybody, or may not.
+	audit func(Peer, worker.Privilege)
 	mux   *http.ServeMux
 	// local is nil if another daemon builds.
 	local  *local
@@ -42,7 +45,7 @@ var (
 )
 
 // statusDirName is the directory of the status sockets in the state directory.
-const statusDirName = "daemon-status"
+const statusDirName = "status-socket"
 
 // statusDir is where a server has its status socket, and keeps the logs that
 // are read along.
@@ -53,8 +56,8 @@ func statusDir(cfg *config.Config) string {
 	return filepath.Join(cfg.StateDir, statusDirName)
 }
 
-func newSight(cfg *config.Config, watch *observers, log zerolog.Logger) *sight {
-	s := &sight{board: board.New(NixVersion), dir: statusDir(cfg), log: log}
+func newSight(cfg *config.Config, watch *observers, audit func(Peer, worker.Privilege), log zerolog.Logger) *sight {
+	s := &sight{board: board.New(NixVersion), dir: statusDir(cfg), log: log, audit: audit}
 	s.mux = statussocket.NewMux(s)
 	watch.add(s.board)
 	watch.add(s)
@@ -109,7 +112,7 @@ func (s *sight) open(server *Server) {
 			if err != nil {
 				return status.Viewer{}, nil, err
 			}
-			return status.Viewer{User: id.User, All: trusted || id.Known && id.UID == 0}, g.leave, nil
+			return status.Viewer{User: id.User, All: trusted || id.Known && id.UID == 0, PID: id.PID}, g.leave, nil
 		},
 		Refused: func(err error) { s.log.Info().Err(err).Msg("refused to tell the status") },
 	})
@@ -168,7 +171,13 @@ func (s *sight) Cancel(v status.Viewer, what string) (string, error) {
 			errs = append(errs, err)
 			continue
 		}
-		s.log.Info().Str("user", v.User).Str("derivation", b.Derivation).Bool("for_everybody", v.All).Msg("build cancelled")
+		s.log.Info().Str("user", v.User).Str("derivation", b.Derivation).Bool("for_everybody", v.All).
+			Msg("build of '" + b.Derivation + "' cancelled by " + v.User)
+	}
+	if refused := errors.Is(err, build.ErrNotYours); v.All || refused {
+		s.audit(Peer{Identity: Identity{User: v.User, PID: v.PID}, Trusted: v.All}, worker.Privilege{
+			Action: worker.ActionCancel, Subject: []string{found[0].Derivation}, Err: err, Refused: refused,
+		})
 	}
 	switch {
 	case len(errs) < len(found):

@@ -45,6 +45,8 @@ const (
 	ActionCollect Action = "collect-garbage"
 	// ActionOptimise hard-links equal files.
 	ActionOptimise Action = "optimise"
+	// ActionCancel ends a build for all who want it.
+	ActionCancel Action = "cancel-build"
 )
 
 // audited runs f, a deed, and tells of it. A refusal as its error means that it

@@ -8,6 +8,8 @@ type Viewer struct {
 	User string
 	// All is set for root and for those who are trusted: they see everything.
 	All bool
+	// PID is the process that asks, 0 if the system does not tell.
+	PID int
 }
 
 // For leaves out what is not the viewer's business. Everybody who may use the daemon sees which derivations are built and

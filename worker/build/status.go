@@ -99,22 +99,28 @@ func (s *Scheduler) Building() []storepath.Path {
 
 // Status tells what is being built, and who waits for what.
 func (s *Scheduler) Status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := Status{Slots: s.slots.total, Running: s.slots.running}
-	for _, j := range s.jobs {
-		st.Builds = append(st.Builds, j.statusLocked())
-	}
+	st := s.unsortedStatus()
 	slices.SortFunc(st.Builds, func(a, b BuildStatus) int {
 		if a.State != b.State {
 			return stateOrder(a.State) - stateOrder(b.State)
 		}
 		return a.Since.Compare(b.Since)
 	})
+	slices.SortFunc(st.Requests, func(a, b RequestStatus) int { return a.Since.Compare(b.Since) })
+	return st
+}
+
+// unsortedStatus holds up builds for no longer than it takes to copy.
+func (s *Scheduler) unsortedStatus() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{Slots: s.slots.total, Running: s.slots.running, Builds: make([]BuildStatus, 0, len(s.jobs))}
+	for _, j := range s.jobs {
+		st.Builds = append(st.Builds, j.statusLocked())
+	}
 	for r := range s.requests {
 		st.Requests = append(st.Requests, RequestStatus{ClientID{r.sess.User, r.sess.Client}, r.since, r.counts.get()})
 	}
-	slices.SortFunc(st.Requests, func(a, b RequestStatus) int { return a.Since.Compare(b.Since) })
 	for _, u := range s.slots.users.items {
 		for _, c := range u.clients.items {
 			st.Clients = append(st.Clients, ClientStatus{ClientID{u.name, c.id}, c.max, c.running})

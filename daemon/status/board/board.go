@@ -9,6 +9,7 @@ package board
 import (
 	"cmp"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +45,30 @@ type Board struct {
 	clients map[*Client]struct{}
 	recent  []status.Ended // a ring of mostRecent, next is where the next goes
 	next    int
+
+	usages usages
+}
+
+// usages are what builders took when that was last looked at. It takes a look at every process of the machine, so who asks
+// often is told the same for a while.
+type usages struct {
+	mu    sync.Mutex
+	known map[int]sandbox.Usage
+	pids  []int
+	time  time.Time
+}
+
+// fresh is how long a usage counts.
+const fresh = 250 * time.Millisecond
+
+func (u *usages) of(pids []int) map[int]sandbox.Usage {
+	slices.Sort(pids)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if time.Since(u.time) >= fresh || !slices.Equal(pids, u.pids) {
+		u.known, u.pids, u.time = sandbox.Usages(pids), pids, time.Now()
+	}
+	return u.known
 }
 
 // mostRecent is how many of those that have ended are remembered.
@@ -79,7 +104,7 @@ func (b *Board) Server() status.Server {
 	}
 	from := b.sources.Load()
 	if from.Builds != nil {
-		addBuilds(&s, from.Dir, from.Builds())
+		b.addBuilds(&s, from.Dir, from.Builds())
 	}
 	if from.Fetches != nil {
 		for _, f := range from.Fetches() {
@@ -94,7 +119,7 @@ func (b *Board) Server() status.Server {
 	return s
 }
 
-func addBuilds(s *status.Server, dir storepath.Dir, st build.Status) {
+func (b *Board) addBuilds(s *status.Server, dir storepath.Dir, st build.Status) {
 	s.Slots, s.Running = st.Slots, st.Running
 	var pids []int
 	for _, one := range st.Builds {
@@ -102,7 +127,7 @@ func addBuilds(s *status.Server, dir storepath.Dir, st build.Status) {
 			pids = append(pids, one.PID)
 		}
 	}
-	usages := sandbox.Usages(pids)
+	usages := b.usages.of(pids)
 	for _, one := range st.Builds {
 		out := status.Build{
 			ID: BuildID(one.ID), Derivation: dir.Print(one.Drv), Mode: mode(one.Mode), State: one.State, Reason: one.Reason,
