@@ -2,6 +2,7 @@ package status
 
 import (
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -98,5 +99,24 @@ func TestJSONForm(t *testing.T) {
 "recent":[{"kind":"build","what":"w","outcome":"failed","error":"e","began":AT,"ended":AT,"bytes":1,"users":["u"]}]}]}`)
 	if diff := cmp.Diff(want, string(text)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestDocumentedForm reads the example of the documentation.
+func TestDocumentedForm(t *testing.T) {
+	text, err := os.ReadFile("../../contrib/doc/status.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(text), "\n    {\"version\"")
+	if !ok {
+		t.Fatal("there is no example")
+	}
+	example, _, _ = strings.Cut(example, "\n## ")
+	dec := json.NewDecoder(strings.NewReader("{\"version\"" + example))
+	dec.DisallowUnknownFields()
+	var s Snapshot
+	if err := dec.Decode(&s); err != nil || s.Version != Version || len(s.Servers) != 1 || len(s.Servers[0].Builds) != 2 {
+		t.Errorf("read %+v, %v", s, err)
 	}
 }
