@@ -99,7 +99,10 @@ func (b *away) open(ctx context.Context, log activity.Sink, sub func(context.Con
 	if err != nil {
 		return nil, err
 	}
-	o := cachestore.Options{Cache: cache, Reference: ref, Settings: b.cfg.Settings, Encoded: true, Features: features, Substitute: sub}
+	o := cachestore.Options{
+		Cache: cache, Reference: ref, Settings: b.cfg.Settings, Encoded: true, Features: features, Substitute: sub,
+		RequireSigs: b.cfg.Settings.RequireSigs, Keys: b.keys.trustedKeys,
+	}
 	if d, ok := cache.Objects().(*substitute.Directory); ok {
 		o.Names, o.Trust, o.Encoded = d.Names, protocol.Trusted, false
 	}

@@ -163,6 +163,9 @@ func archive(into *spool, contents io.Reader) error {
 	return w.Close()
 }
 
+// maxSignatures bounds, in bytes, what clients that are not trusted make a path's signatures: everybody gets them all.
+const maxSignatures = 64 << 10
+
 // AddSignatures adds signatures to a valid path.
 func (s *Store) AddSignatures(ctx context.Context, p storepath.Path, sigs []pathinfo.Signature) error {
 	info, err := s.validInfo(ctx, p)
@@ -171,6 +174,15 @@ func (s *Store) AddSignatures(ctx context.Context, p storepath.Path, sigs []path
 	}
 	changed := *info // others look at it, too
 	changed.Sigs = pathinfo.MergeSignatures(info.Sigs, pathinfo.SortSignatures(append([]pathinfo.Signature{}, sigs...)))
+	if sess := s.session(); sess != nil && !sess.Trusted {
+		size := 0
+		for _, sig := range changed.Sigs {
+			size += len(sig)
+		}
+		if size > maxSignatures {
+			return errors.New("you are not privileged to add so many signatures")
+		}
+	}
 	return s.putInfo(ctx, &changed)
 }
 

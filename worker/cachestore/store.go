@@ -33,6 +33,9 @@ type Options struct {
 	Encoded bool
 	// Settings are the daemon's.
 	Settings *settings.Settings
+	// RequireSigs wants signatures of what clients that are not trusted add, by those of Keys.
+	RequireSigs bool
+	Keys        func(*settings.Settings) pathinfo.Keys
 	// Features are what derivations may say.
 	Features derivation.Features
 	// Substitute makes paths valid from elsewhere, as far as it can; nil makes none.
@@ -260,7 +263,12 @@ func (s *Store) QueryRealisation(ctx context.Context, id pathinfo.DrvOutput) (*p
 	return s.o.Cache.Realisation(ctx, s.asker(), id)
 }
 
-// RegisterRealisation writes a realisation down.
+// RegisterRealisation writes a realisation down. From a client that is not trusted it must be signed: it says what others
+// will run.
 func (s *Store) RegisterRealisation(ctx context.Context, r *pathinfo.Realisation) error {
+	sess := s.session()
+	if sess != nil && !sess.Trusted && s.o.RequireSigs && s.o.Keys(sess.Settings).CountRealisation(r) == 0 {
+		return fmt.Errorf("cannot register realisation '%s' because it lacks a signature by a trusted key", r.OutPath.Base())
+	}
 	return s.o.Cache.PutRealisation(ctx, s.asker(), r)
 }

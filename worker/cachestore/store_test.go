@@ -195,6 +195,17 @@ func TestUntrusted(t *testing.T) {
 			t.Errorf("%s: %v, want %q", test.info.Path, err, test.want)
 		}
 	}
+	id := pathinfo.DrvOutput{DrvHash: nixhash.Of(nixhash.SHA256, "d"), Output: "out"}
+	r := &pathinfo.Realisation{ID: id, OutPath: signed.Path}
+	if err := w.store.RegisterRealisation(w.ctx, r); err == nil || !strings.Contains(err.Error(), "lacks a signature by a trusted key") {
+		t.Errorf("a realisation: %v", err)
+	}
+	r.SignByHash(w.key)
+	w.must(w.store.RegisterRealisation(w.ctx, r))
+	many := []pathinfo.Signature{pathinfo.Signature("many:" + strings.Repeat("A", maxSignatures))}
+	if err := w.store.AddSignatures(w.ctx, signed.Path, many); err == nil || err.Error() != "you are not privileged to add so many signatures" {
+		t.Errorf("many signatures: %v", err)
+	}
 	w.must(w.store.AddNAR(w.ctx, unsigned, bytes.NewReader(data), w.follow(true)))
 }
 

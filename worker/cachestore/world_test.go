@@ -131,7 +131,7 @@ func (w *world) open(params ...settings.Param) *Store {
 			w.Error(err)
 		}
 	})
-	s, err := New(Options{Cache: cache, Reference: ref, Settings: w.set, Encoded: true})
+	s, err := New(Options{Cache: cache, Reference: ref, Settings: w.set, Encoded: true, RequireSigs: true, Keys: w.keys})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -162,9 +162,14 @@ func (w *world) keyFile(name string) string {
 // follow makes the store that of a client.
 func (w *world) follow(trusted bool) localstore.AddOptions {
 	w.store.Follow(&session.Session{Trusted: trusted, Settings: w.set, Log: activity.Discard{}})
+	return localstore.AddOptions{RequireSigs: true, TrustedKeys: w.keys(nil)}
+}
+
+// keys are what is trusted.
+func (w *world) keys(*settings.Settings) pathinfo.Keys {
 	keys := make(pathinfo.Keys)
 	keys.Add(w.key.Public())
-	return localstore.AddOptions{RequireSigs: true, TrustedKeys: keys}
+	return keys
 }
 
 func (w *world) must(err error) {
