@@ -21,6 +21,7 @@ import (
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
+	"nixdaemon/worker/workertest"
 )
 
 // minors are versions with every form of upload and build request.
@@ -71,14 +72,14 @@ func (tr *trip) mayLack(what string, err error) {
 
 // TestOperations runs every request through every pair of versions.
 func TestOperations(t *testing.T) {
-	d := newInner(t)
+	d := workertest.New(t)
 	for _, inner := range minors {
-		socket := outer{socket: d.socket, dir: d.store.Dir(), version: inner}.serve(t)
+		socket := outer{socket: d.Listen(t), dir: d.Store.Dir(), version: inner}.serve(t)
 		for _, minor := range minors {
 			t.Run(fmt.Sprintf("1.%d over 1.%d", minor, inner), func(t *testing.T) {
-				again := func() *client.Client { return connect(t, socket, d.store.Dir(), minor, nil) }
-				exercise(&trip{TB: t, ctx: t.Context(), c: again(), again: again, dir: d.store.Dir(),
-					root: d.root, minor: minor, inner: inner, tag: fmt.Sprintf("%d-%d", minor, inner)})
+				again := func() *client.Client { return connect(t, socket, d.Store.Dir(), minor, nil) }
+				exercise(&trip{TB: t, ctx: t.Context(), c: again(), again: again, dir: d.Store.Dir(),
+					root: t.TempDir(), minor: minor, inner: inner, tag: fmt.Sprintf("%d-%d", minor, inner)})
 			})
 		}
 	}
@@ -365,19 +366,19 @@ func (tr *trip) eventuallyDead(p storepath.Path) bool {
 // TestTempRootsEndWithTheConnection checks that roots live behind, for as long
 // as the client's connection.
 func TestTempRootsEndWithTheConnection(t *testing.T) {
-	d := newInner(t)
-	socket := outer{socket: d.socket, dir: d.store.Dir()}.serve(t)
-	info, err := d.store.AddDump(t.Context(), localstore.DumpSpec{Name: "x", Method: storepath.MethodText, Algo: nixhash.SHA256},
+	d := workertest.New(t)
+	socket := outer{socket: d.Listen(t), dir: d.Store.Dir()}.serve(t)
+	info, err := d.Store.AddDump(t.Context(), localstore.DumpSpec{Name: "x", Method: storepath.MethodText, Algo: nixhash.SHA256},
 		strings.NewReader("x"), localstore.AddOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := connect(t, socket, d.store.Dir(), 0, nil)
+	c := connect(t, socket, d.Store.Dir(), 0, nil)
 	if err := c.AddTempRoot(t.Context(), info.Path); err != nil {
 		t.Fatal(err)
 	}
 	live := func() bool {
-		paths, err := d.store.TempRootPaths()
+		paths, err := d.Store.TempRootPaths()
 		if err != nil {
 			t.Fatal(err)
 		}

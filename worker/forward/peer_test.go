@@ -20,6 +20,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
 	"nixdaemon/worker/settings"
+	"nixdaemon/worker/workertest"
 )
 
 // peer is an inner daemon that a test scripts.
@@ -31,7 +32,7 @@ type peer struct {
 }
 
 func (p *peer) listen(t testing.TB) string {
-	return listen(t, func(ctx context.Context, conn net.Conn) {
+	return workertest.Listen(t, func(ctx context.Context, conn net.Conn) {
 		p.opened.Add(1)
 		p.serve(ctx, conn)
 		if p.closed != nil {
@@ -113,8 +114,8 @@ func TestTrust(t *testing.T) {
 // TestUntrustedIsStopped checks that our trust counts, though the other daemon
 // trusts us.
 func TestUntrustedIsStopped(t *testing.T) {
-	d := newInner(t)
-	c := connect(t, outer{socket: d.socket, dir: d.store.Dir(), untrusted: true}.serve(t), d.store.Dir(), 0, nil)
+	d := workertest.New(t)
+	c := connect(t, outer{socket: d.Listen(t), dir: d.Store.Dir(), untrusted: true}.serve(t), d.Store.Dir(), 0, nil)
 	if _, err := c.Verify(t.Context(), false, true); message(err) != "you are not privileged to repair paths" {
 		t.Errorf("repair: %v", err)
 	}
@@ -143,7 +144,7 @@ func TestSettings(t *testing.T) {
 	for _, untrusted := range []bool{false, true} {
 		got := make(chan protocol.ClientOptions, 4)
 		p := &peer{trust: protocol.Trusted, handle: answer(got)}
-		own := testSettings()
+		own := workertest.Settings()
 		own.TrustedSubstituters = []string{"https://good.example"}
 		c := connect(t, outer{socket: p.listen(t), untrusted: untrusted, settings: own}.serve(t), "", 0, nil)
 		c.SetSettings(&protocol.ClientOptions{KeepGoing: true, MaxJobs: 7, Cores: 3, Verbosity: 5, BuildVerbosity: 1, Overrides: []protocol.Override{
@@ -194,10 +195,10 @@ func TestConnectionsAreOfTheirOwn(t *testing.T) {
 
 // TestLog passes on what the other daemon says while it works.
 func TestLog(t *testing.T) {
-	d := newInner(t)
+	d := workertest.New(t)
 	var log recorder
-	c := connect(t, outer{socket: d.socket, dir: d.store.Dir()}.serve(t), d.store.Dir(), 0, &log)
-	tr := &trip{TB: t, ctx: t.Context(), c: c, dir: d.store.Dir(), tag: "log"}
+	c := connect(t, outer{socket: d.Listen(t), dir: d.Store.Dir()}.serve(t), d.Store.Dir(), 0, &log)
+	tr := &trip{TB: t, ctx: t.Context(), c: c, dir: d.Store.Dir(), tag: "log"}
 	drv, _ := tr.drv("talker", "echo line one; echo line two >&2; echo > $out")
 	tr.must("build", c.BuildPaths(t.Context(), outputs(drv), derivation.BuildNormal))
 	for _, line := range []string{"line one", "line two"} {
@@ -298,7 +299,7 @@ func TestNoDaemon(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	}
-	junk := listen(t, func(_ context.Context, conn net.Conn) {
+	junk := workertest.Listen(t, func(_ context.Context, conn net.Conn) {
 		io.ReadFull(conn, make([]byte, 16))
 		conn.Write(make([]byte, 8))
 	})
@@ -338,8 +339,8 @@ func TestCensor(t *testing.T) {
 // TestNarrowGC does not let a confined collection become one of the whole
 // store at a daemon that cannot confine it.
 func TestNarrowGC(t *testing.T) {
-	d := newInner(t)
-	c := connect(t, outer{socket: d.socket, dir: d.store.Dir(), version: 37}.serve(t), d.store.Dir(), 0, nil)
+	d := workertest.New(t)
+	c := connect(t, outer{socket: d.Listen(t), dir: d.Store.Dir(), version: 37}.serve(t), d.Store.Dir(), 0, nil)
 	for _, req := range []protocol.GCRequest{
 		{Action: protocol.GCDeleteDead}, {Action: protocol.GCDeleteDead, Paths: []storepath.Path{somePath}},
 		{Action: protocol.GCDeleteSpecific, Paths: []storepath.Path{somePath}, DeleteReferrers: true},

@@ -21,6 +21,7 @@ import (
 	"nixdaemon/protocol/serve"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/remote/peer"
+	"nixdaemon/worker/workertest"
 )
 
 // trip is a store to exercise. tag makes its paths its own.
@@ -54,13 +55,13 @@ func narOf(things ...thing) func(context.Context, *pathinfo.Info, io.Writer) err
 
 // TestStores does the same through every way to reach a store.
 func TestStores(t *testing.T) {
-	root := tempRoot(t)
-	w, err := openWorld(root)
+	root := workertest.Root(t)
+	w, err := workertest.Open(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.close() })
-	socket := w.listen(t)
+	t.Cleanup(func() { w.Close() })
+	socket := w.Listen(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -74,13 +75,13 @@ func TestStores(t *testing.T) {
 		exchange(trip{TB: t, s: s, tag: fmt.Sprint("minor", minor)})
 	}
 	t.Run("ssh-ng", func(t *testing.T) {
-		direct := tempRoot(t)
+		direct := workertest.Root(t)
 		t.Setenv(rootVar, direct)
 		s := openStore(t, "ssh-ng://localhost?max-connections=2&remote-program="+self+"&store="+direct+"/store", peer.Options{})
 		exercise(trip{TB: t, s: s, tag: "ng"})
 	})
 	t.Run("ssh", func(t *testing.T) {
-		direct := tempRoot(t)
+		direct := workertest.Root(t)
 		t.Setenv(rootVar, direct)
 		s := openStore(t, "ssh://localhost?max-connections=2&remote-program="+self+"&store="+direct+"/store", peer.Options{})
 		exerciseServed(trip{TB: t, s: s, tag: "served"})
@@ -259,7 +260,7 @@ func builds(t trip) {
 
 // TestCancelled hangs up in the middle of a build.
 func TestCancelled(t *testing.T) {
-	root := tempRoot(t)
+	root := workertest.Root(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"nixdaemon/worker/remote/peer"
+	"nixdaemon/worker/workertest"
 )
 
 // TestUpstream has upstream's programs at the other end.
@@ -14,7 +15,7 @@ func TestUpstream(t *testing.T) {
 	if bin == "" {
 		t.Skip("NIXDAEMON_UPSTREAM does not name a directory with upstream's nix-daemon")
 	}
-	root := tempRoot(t)
+	root := workertest.Root(t)
 	for _, dir := range []string{"/etc", "/var"} {
 		if err := os.Mkdir(root+dir, 0o755); err != nil {
 			t.Fatal(err)
