@@ -26,7 +26,7 @@ func (e *RefusedError) Error() string {
 // Judge tells whether a peer is trusted, or refuses it.
 func (p Policy) Judge(id Identity, accounts Accounts) (trusted bool, err error) {
 	trusted = matches(p.Trusted, id, accounts)
-	builder := p.BuildUsersGroup != "" && id.Group == p.BuildUsersGroup
+	builder := p.BuildUsersGroup != "" && (id.Group == p.BuildUsersGroup || id.GID == NoGroup && accounts.IsMember(id.User, p.BuildUsersGroup))
 	if builder || !trusted && !matches(p.Allowed, id, accounts) {
 		return false, &RefusedError{id.User}
 	}
@@ -42,7 +42,7 @@ func matches(list []string, id Identity, accounts Accounts) bool {
 		switch {
 		case entry == "*":
 			return true
-		case isGroup && (group == id.Group || accounts.IsMember(id.User, group)):
+		case isGroup && (id.GID != NoGroup && group == id.Group || accounts.IsMember(id.User, group)):
 			return true
 		case !isGroup && id.Known && entry == id.User:
 			return true

@@ -39,6 +39,10 @@ func TestJudge(t *testing.T) {
 		{"uid without a name", Policy{Allowed: []string{"1234"}}, Identity{User: "1234", Known: true}, false, false},
 		{"build user by primary group", Policy{Allowed: []string{"*"}, Trusted: []string{"*"}, BuildUsersGroup: "nixbld"},
 			Identity{User: "nixbld1", Group: "nixbld", Known: true}, false, true},
+		{"no group is known, but members are", Policy{Trusted: []string{"@wheel"}}, Identity{User: "alice", GID: NoGroup, Known: true}, true, false},
+		{"no group is known, and none is meant", Policy{Allowed: []string{"@", "@users"}}, Identity{User: "alice", GID: NoGroup, Known: true}, false, true},
+		{"build user by membership, where no group is known", Policy{Allowed: []string{"*"}, BuildUsersGroup: "nixbld"},
+			Identity{User: "nixbld1", GID: NoGroup, Known: true}, false, true},
 		{"unknown peer matches no name", Policy{Allowed: []string{""}}, Identity{}, false, true},
 		{"unknown peer matches everybody", Policy{Allowed: []string{"*"}}, Identity{}, false, false},
 	}
@@ -49,6 +53,21 @@ func TestJudge(t *testing.T) {
 		}
 		if err != nil && err.Error() != "user '"+tt.id.User+"' is not allowed to connect to the Nix daemon" {
 			t.Errorf("%s: got text %q", tt.name, err)
+		}
+	}
+}
+
+func TestIdentityNames(t *testing.T) {
+	for _, tt := range []struct {
+		id          Identity
+		user, group string
+	}{
+		{Identity{UID: 501, GID: 20}, "501", "20"},
+		{Identity{UID: 501, GID: NoGroup}, "501", ""},
+	} {
+		tt.id.name(fakeAccounts{})
+		if tt.id.User != tt.user || tt.id.Group != tt.group {
+			t.Errorf("%d:%d is %q:%q, want %q:%q", tt.id.UID, tt.id.GID, tt.id.User, tt.id.Group, tt.user, tt.group)
 		}
 	}
 }
