@@ -133,7 +133,7 @@ func (d *Dir) Mkdir(name string, mode uint32) error {
 
 // Sync makes the directory's entries durable.
 func (d *Dir) Sync() error {
-	if err := retry(func() error { return unix.Fsync(d.fd) }); err != nil {
+	if err := retry(func() error { return fsync(d.fd) }); err != nil {
 		return fmt.Errorf("synchronising directory \"%s\": %w", d.path, err)
 	}
 	return nil

@@ -81,7 +81,7 @@ func (d *Dir) syncFile(name string) error {
 		return d.wrap("opening file", name, err)
 	}
 	defer unix.Close(fd)
-	if err := retry(func() error { return unix.Fsync(fd) }); err != nil {
+	if err := retry(func() error { return fsync(fd) }); err != nil {
 		return fmt.Errorf("synchronising file \"%s\": %w", d.join(name), err)
 	}
 	return nil

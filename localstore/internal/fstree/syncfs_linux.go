@@ -13,3 +13,5 @@ func (d *Dir) SyncFS() error {
 	}
 	return nil
 }
+
+func fsync(fd int) error { return unix.Fsync(fd) }

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !darwin
 
 package fstree
 
@@ -6,3 +6,5 @@ import "golang.org/x/sys/unix"
 
 // SyncFS makes everything durable.
 func (d *Dir) SyncFS() error { return unix.Sync() }
+
+func fsync(fd int) error { return unix.Fsync(fd) }
