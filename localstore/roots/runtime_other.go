@@ -3,7 +3,6 @@
 package roots
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -22,10 +21,8 @@ func (o *Options) runtime(ctx context.Context) (uses, error) {
 	if err != nil {
 		return found, nil // not installed, or not allowed to tell
 	}
-	for line := range bytes.Lines(out) {
-		if name, ok := bytes.CutPrefix(bytes.TrimRight(line, "\n"), []byte("n/")); ok {
-			found.add(o, append([]byte("/"), name...), "{lsof}")
-		}
+	for name := range lsofNames(out) {
+		found.add(o, name, "{lsof}")
 	}
 	return found, nil
 }

@@ -44,15 +44,16 @@ func (a *attempt) darwinBuild() (*darwinBuild, error) {
 	if b.tempDir, err = darwinTempDir(a.o.Getenv, filepath.EvalSymlinks); err != nil {
 		return nil, err
 	}
-	if b.realBuildDir, err = filepath.EvalSymlinks(b.buildDir); err != nil || !b.isolated {
+	if b.realBuildDir, err = filepath.EvalSymlinks(b.buildDir); err != nil {
+		return nil, err
+	}
+	// The administrator's hook runs, and what the derivation must not ask for is refused, in any case (prepareSandbox).
+	paths, err := a.pathsInSandbox()
+	if err != nil || !b.isolated {
 		return b, err
 	}
 	for _, o := range a.outputs {
 		b.outputs = append(b.outputs, o.scratch)
-	}
-	paths, err := a.pathsInSandbox()
-	if err != nil {
-		return nil, err
 	}
 	for target, p := range paths {
 		b.paths = append(b.paths, darwinPath{target: target, source: rooted(p.source), optional: p.optional})
