@@ -59,7 +59,7 @@ func TestRowsAreGoneForGoodBeforeFiles(t *testing.T) {
 	if err != nil || len(res.Paths) != 3001 {
 		t.Errorf("%d deleted: %v", len(res.Paths), err)
 	}
-	if s.syncs == 0 || s.syncs > 3000/batchSize+1 {
+	if s.syncs == 0 || s.syncs > 3000/minBatch+1 {
 		t.Errorf("synced %d times", s.syncs)
 	}
 	f.check()

@@ -8,14 +8,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/storepath"
 )
 
 const (
-	// batchSize bounds a transaction: others wait for it in order to register.
+	// batchSize and minBatch bound a transaction, batchTime is how long it shall take: others wait for it in order to
+	// register.
 	batchSize = 256
+	minBatch  = 32
+	batchTime = 5 * time.Millisecond
 
 	// batchesAhead is how many batches may be invalid, and wait for that to be durable: the disk is waited for while the
 	// next rows are deleted, and once for all that came meanwhile.
@@ -36,6 +40,7 @@ type executor struct {
 	g    *graph
 	plan *plan
 	left *leftovers
+	size int // of the next transaction, in rows
 
 	dropped chan []job // their rows are deleted, but could still come back
 	jobs    chan job
@@ -60,7 +65,7 @@ type job struct {
 func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) error {
 	r.claims.planned(garbage(g, p, left))
 	r.results.Paths = make([]string, 0, len(p.dead)+len(left.junk))
-	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
+	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, size: batchSize, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
 	for range min(max(2, runtime.NumCPU()), maxDeleters) {
 		e.workers.Go(e.work)
 	}
@@ -155,7 +160,7 @@ func (e *executor) failed() error {
 
 // batch tells how many of the dead to delete in one transaction. One that could free more than is wanted goes alone.
 func (e *executor) batch(dead []int32) int {
-	n := min(len(dead), batchSize)
+	n := min(len(dead), e.size)
 	if !e.limited() {
 		return n
 	}
@@ -177,7 +182,9 @@ func (e *executor) deleteBatch(nodes []int32) error {
 		e.unclaim(claimed)
 		return err
 	}
+	begun := time.Now()
 	gone, err := e.invalidate(claimed)
+	e.size = nextSize(len(nodes), time.Since(begun))
 	batch := make([]job, 0, len(gone))
 	for _, n := range gone {
 		p := e.g.paths[n]
@@ -193,6 +200,13 @@ func (e *executor) deleteBatch(nodes []int32) error {
 		return err
 	}
 	return e.o.Step("invalidated")
+}
+
+// nextSize gives a transaction about the time that it shall have, after one of so many rows took so long. It grows slowly:
+// one quick transaction says little of a busy machine.
+func nextSize(rows int, took time.Duration) int {
+	wanted := int(int64(rows) * int64(batchTime) / max(1, int64(took)))
+	return max(minBatch, min(wanted, 2*rows, batchSize))
 }
 
 // claim gives those of the nodes that nobody has claimed meanwhile.
