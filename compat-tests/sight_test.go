@@ -31,7 +31,12 @@ type sighted struct {
 			User, Operation string
 		}
 		OtherConnections int
-		Recent           []struct{ Kind, What, Outcome, Error string }
+		Substitutions    []struct {
+			Path, Cache, User string
+			Done, Size        uint64
+		}
+		Collection *struct{ Action, Step, For string }
+		Recent     []struct{ Kind, What, Outcome, Error string }
 	}
 }
 
