@@ -41,6 +41,16 @@ func debianPackage(t *testing.T, version string) string {
 	return filepath.Join(dir, fmt.Sprintf("nixdaemon_%s_%s.deb", version, runtime.GOARCH))
 }
 
+// tarball makes the one of the daemon under test.
+func tarball(t *testing.T, version string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("../contrib/release/tarball", shared.daemon.path, version, runtime.GOARCH, dir).CombinedOutput(); err != nil {
+		t.Fatalf("make the tarball: %v: %s", err, out)
+	}
+	return filepath.Join(dir, fmt.Sprintf("nixdaemon-%s-linux-%s.tar.gz", version, runtime.GOARCH))
+}
+
 // copyIn puts a file of this system into the machine.
 func (m *system) copyIn(file string) string {
 	m.t.Helper()

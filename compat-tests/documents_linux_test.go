@@ -34,6 +34,22 @@ func TestDocumentedOperation(t *testing.T) {
 	m.runDocument("operating.md", "")
 }
 
+// TestDocumentedMigration runs the commands of the migration guide in both ways, on a machine with Debian's Nix.
+func TestDocumentedMigration(t *testing.T) {
+	for way, pack := range map[string]func(*testing.T, string) string{"debian": debianPackage, "tarball": tarball} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			m := newSystem(t)
+			m.copyIn(pack(t, ownVersion(t)))
+			m.up()
+			m.must("/bin/sh", "-c", "dpkg -i /srv/debs/*.deb")
+			m.write("/etc/nix/nix.conf", "sandbox = false\nsubstituters =\n", 0o644)
+			m.reboot() // Debian's units get in each other's way until then
+			m.runDocument("migrating.md", way)
+		})
+	}
+}
+
 // TestDocumentsSayHowTheyAreRun knows all kinds of blocks that there are.
 func TestDocumentsSayHowTheyAreRun(t *testing.T) {
 	fence := regexp.MustCompile("(?m)^```(.*)$")
