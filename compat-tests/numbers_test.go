@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -239,5 +242,76 @@ func TestNoSecretsInLogs(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// tracedSpan is what a collector is sent of a span.
+type tracedSpan struct {
+	TraceID, SpanID, ParentSpanID, Name string
+	Status                              struct{ Code int }
+}
+
+// collectSpans is a collector of traces.
+func collectSpans(t *testing.T) (url string, spans func() map[string]tracedSpan) {
+	var mu sync.Mutex
+	found := map[string]tracedSpan{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var doc struct {
+			ResourceSpans []struct {
+				ScopeSpans []struct{ Spans []tracedSpan }
+			}
+		}
+		if err := json.NewDecoder(r.Body).Decode(&doc); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, resource := range doc.ResourceSpans {
+			for _, scope := range resource.ScopeSpans {
+				for _, span := range scope.Spans {
+					found[span.Name] = span
+					if span.Name == "connection" { // clients may have several
+						found[span.SpanID] = span
+					}
+				}
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, func() map[string]tracedSpan {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(found)
+	}
+}
+
+// TestTraces follows one build through the spans that a collector is sent.
+func TestTraces(t *testing.T) {
+	forEachClient(t, func(t *testing.T, s scratch, c client) {
+		url, spans := collectSpans(t)
+		d := startDaemon(t, s, shared.daemon, daemonOptions{args: []string{"--trace-endpoint", url}})
+		script := `echo '@nix {"action":"setPhase","phase":"first"}' >&2; echo '@nix {"action":"setPhase","phase":"second"}' >&2; echo > $out`
+		s.must(t, c, nil, "nix-build", build(shell("traced", script))...)
+		var got map[string]tracedSpan
+		if err := poll(waitLimit, func() error {
+			got = spans()
+			for _, name := range []string{"build", "builder", "phase first", "phase second", got["build"].ParentSpanID} {
+				if _, ok := got[name]; !ok {
+					return fmt.Errorf("no span %q among %v", name, got)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got[got["build"].ParentSpanID].Name != "connection" {
+			t.Errorf("the build's parent is %v", got[got["build"].ParentSpanID])
+		}
+		for child, parent := range map[string]string{"build": got["build"].ParentSpanID, "builder": "build", "phase first": "builder", "phase second": "builder"} {
+			if got[child].TraceID != got[parent].TraceID || got[child].ParentSpanID != got[parent].SpanID || got[child].Status.Code != 0 {
+				t.Errorf("%s is %v, its parent %v", child, got[child], got[parent])
+			}
+		}
+		mustStop(t, d)
 	})
 }

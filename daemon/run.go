@@ -17,6 +17,7 @@ import (
 
 	"nixdaemon/daemon/config"
 	"nixdaemon/daemon/supervisor"
+	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
 	"nixdaemon/worker/settings"
 )
@@ -147,6 +148,14 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	s.Refused, s.Audit = w.refused, w.audit
 	watch := new(observers)
 	watch.add(w)
+	if endpoint := cfg.Settings.TraceEndpoint; endpoint != "" {
+		t, err := startTracer(endpoint, storepath.Dir(cfg.Store.StoreDir), log)
+		if err != nil {
+			return err
+		}
+		defer t.exporter.Close()
+		watch.add(t)
+	}
 	seen := newSight(cfg, watch, w.audit, log)
 	drain := make(chan struct{})
 	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { seen.board.Drain(); close(drain) }), func() { cancel(errToldToStop) })()

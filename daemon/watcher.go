@@ -94,10 +94,19 @@ func (c *watchedClient) Disconnected(err error) {
 	}
 	e := c.log.Info().Str(daemonlog.EventKey, "connection").Str("user", c.peer.User).Int("pid", c.peer.PID).Bool("trusted", c.peer.Trusted).
 		Uint64("connection", c.peer.Client).Float64("seconds", seconds(took)).Uint64("requests", c.Requests).Uint64("failed", c.Failures)
-	if err != nil && !errors.Is(err, context.Canceled) { // a client may hang up
-		e = e.Str("error", briefly(err))
+	if reason := endReason(err); reason != "" {
+		e = e.Str("error", reason)
 	}
 	e.Msg(who)
+}
+
+// endReason says why a connection has ended, nothing if that was the client's
+// doing, who may hang up.
+func endReason(err error) string {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return ""
+	}
+	return briefly(err)
 }
 
 // BuildEnded counts and logs a build.

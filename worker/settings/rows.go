@@ -257,6 +257,7 @@ var table = []row{
 	setting("system-features", set(func(s *Settings) *[]string { return &s.SystemFeatures })),
 	client("tarball-ttl", clientUint("3600")),
 	setting("timeout", seconds(func(s *Settings) *Seconds { return &s.Timeout }), "build-timeout"),
+	own("trace-endpoint", text(func(s *Settings) *string { return &s.TraceEndpoint })),
 	client("trace-function-calls", clientBool("false")),
 	client("trace-import-from-derivation", clientBool("false")),
 	client("trace-verbose", clientBool("false")),

@@ -196,6 +196,7 @@ type Settings struct {
 	DaemonLogFormat       string // ours: auto, human, json, journal or internal-json; empty is auto
 	DaemonLogLevel        string // ours: error, warn, info or debug; empty: by Verbosity
 	MetricsListenAddress  string // ours: host and port where metrics are served over TCP; empty: nowhere
+	TraceEndpoint         string // ours: URL of a collector of traces; empty: none
 	DrainTimeout          uint   // ours: seconds that clients may stay when the server is to end; 0: as long as they like
 	MaxConnections        uint   // ours: connections at once; 0: chosen by the limit on open files
 	MaxConnectionsPerUser uint   // ours: of one user who is neither trusted nor root; 0: a quarter of MaxConnections
