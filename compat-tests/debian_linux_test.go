@@ -105,6 +105,9 @@ func TestDebianPackage(t *testing.T) {
 	served(ourVersion, "notify")
 	m.must("nix-store", "--check-validity", before)
 	during := m.build("during")
+	if report := m.must("nix-daemon", "--check-installation"); !strings.Contains(report, "ok    service: nix-daemon.service starts this program") {
+		t.Errorf("the check of the installation says\n%s", report)
+	}
 	across.finish()
 	if mode := m.must("stat", "-c", "%a %G", "/nix/var/nix/daemon-socket"); mode != "770 nix-users" {
 		t.Errorf("who may reach the socket has changed: %s", mode)

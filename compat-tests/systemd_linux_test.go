@@ -115,6 +115,10 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
+	if report := m.must(installed, "--check-installation"); !strings.Contains(report, "ok    service: nix-daemon.service starts this program: active, enabled") ||
+		!strings.Contains(report, "ok    build users: 32 in group nixbld") || !strings.Contains(report, "answers as version "+referenceVersion+"; we are trusted") {
+		t.Errorf("the check of the installation says\n%s", report)
+	}
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T, *system)

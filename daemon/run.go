@@ -110,7 +110,7 @@ func help(command string) error {
 	return nil
 }
 
-const usage = `Usage: nix-daemon [--daemon] [--stdio] [--version] [--help]
+const usage = `Usage: nix-daemon [--daemon] [--stdio] [--version] [--help] [--check-installation]
                   [--option NAME VALUE] [--SETTING VALUE]
 
        nix-daemon status [--json] [--watch]

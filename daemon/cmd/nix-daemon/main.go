@@ -22,6 +22,9 @@ func main() {
 	if daemon.BuildHookInvoked(os.Args) {
 		os.Exit(daemon.BuildHook(os.Args))
 	}
+	if daemon.CheckInvoked(os.Args) {
+		os.Exit(daemon.CheckInstallation(os.Args))
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	if daemon.SightInvoked(os.Args) {

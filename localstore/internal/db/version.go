@@ -1,0 +1,4 @@
+package db
+
+// SchemaVersion is the version of the database's schema that this package brings a database to.
+const SchemaVersion = schemaVersion
