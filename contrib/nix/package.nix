@@ -23,7 +23,7 @@ buildGoModule {
   inherit version;
   src = lib.cleanSource ../..;
   # Of the modules in go.sum; contrib/nix/vendor-hash prints it.
-  vendorHash = "sha256-jwmIO8sQE1jQx0We4Algk+4PPdGh74YYZjtg9xZPLaI=";
+  vendorHash = "sha256-HBaJRYAgGz+pj+4O8WFKD2QM0wkOkhrIWjjYbTGEvYw=";
   subPackages = [ "daemon/cmd/nix-daemon" ];
   env.CGO_ENABLED = "0";
   ldflags = [
