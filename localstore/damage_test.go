@@ -79,7 +79,7 @@ func damageCases() []damageCase {
 		{name: "emptied database", spoil: truncated(func(int64) int64 { return 0 }), want: damaged},
 		{name: "half a database", spoil: truncated(func(n int64) int64 { return n / 2 &^ 4095 }), want: damaged},
 		{name: "part of a page", spoil: truncated(func(int64) int64 { return 1000 }), want: damaged},
-		{name: "no database at all", spoil: func(t *testing.T, o *Options) { os.Remove(dbFile(o)) }, want: `cannot open SQLite database ".*/db.sqlite"`},
+		{name: "no database at all", spoil: func(t *testing.T, o *Options) { os.Remove(dbFile(o)) }, want: `cannot open SQLite database ".*/db.sqlite": it is gone, .*\nPut back a backup`},
 		{name: "something else", spoil: spoilWith("db.sqlite", bytes.Repeat([]byte("no database\n"), 1000)), want: damaged},
 		{name: "all pages but the first", spoil: flipped(1), want: damaged},
 		{name: "pages at the end", spoil: flipped(5), want: damaged},
@@ -87,7 +87,7 @@ func damageCases() []damageCase {
 			if err := errors.Join(os.Remove(dbFile(o)), os.Mkdir(dbFile(o), 0o755)); err != nil {
 				t.Fatal(err)
 			}
-		}, want: `cannot open SQLite database ".*/db.sqlite"`},
+		}, want: `cannot open SQLite database ".*/db.sqlite": it is not a regular file`},
 		{name: "another program's database", spoil: foreignDatabase, want: damaged},
 		{name: "a log of noise", spoil: spoilWith("db.sqlite-wal", bytes.Repeat([]byte("noise"), 10_000))},
 		{name: "an index of noise", spoil: spoilWith("db.sqlite-shm", bytes.Repeat([]byte("noise"), 10_000))},

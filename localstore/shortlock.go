@@ -108,10 +108,8 @@ func (l *shortLocks) free(path string) {
 func (l *shortLocks) open(name string) (*fstree.LockFile, error) {
 	for {
 		file, err := l.take(name)
-		if err != nil {
-			return nil, err
-		}
-		if file == nil {
+		if err != nil || file == nil {
+			// If that is not possible either, the error speaks of the path's own lock file.
 			return l.root.CreateLockFile(name)
 		}
 		switch file.Linked() {

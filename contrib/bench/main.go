@@ -29,6 +29,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each workload runs on each daemon")
 	flag.StringVar(&o.flat, "flat", "", "instead: the cost of start-up, roots and collections in stores of so many paths, for example 10000,100000,1000000")
 	flag.BoolVar(&o.resources, "resources", false, "instead: what the daemons take idle, with clients, and while they build")
+	flag.StringVar(&o.flatUpkeep, "flat-upkeep", "", "the same for the cost of verifying and deduplicating")
 	quick := flag.Bool("quick", false, "a tenth of each workload, to see that it runs")
 	flag.StringVar(&o.perf, "perf", "", "folder for profiles of each daemon during what is timed, made by perf(1)")
 	flag.Parse()
@@ -46,9 +47,9 @@ func main() {
 
 // options are what the flags say; the profiles' folder may be "".
 type options struct {
-	ours, theirs, only, perf, flat string
-	rounds, scale                  int
-	resources                      bool
+	ours, theirs, only, perf, flat, flatUpkeep string
+	rounds, scale                              int
+	resources                                  bool
 }
 
 func run(ctx context.Context, o options) error {
@@ -71,12 +72,16 @@ func run(ctx context.Context, o options) error {
 	if o.resources {
 		return resources(ctx, scratch, daemons, o.scale)
 	}
-	if o.flat != "" {
-		sizes, err := parseSizes(o.flat)
+	table, sizes := flat, o.flat
+	if sizes == "" {
+		table, sizes = flatUpkeep, o.flatUpkeep
+	}
+	if sizes != "" {
+		n, err := parseSizes(sizes)
 		if err != nil {
 			return err
 		}
-		return flat(ctx, scratch, daemons, sizes)
+		return table(ctx, scratch, daemons, n)
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	header(out, daemons)

@@ -45,6 +45,9 @@ func OpenLockFile(path string, create bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// OpenError is the error of opening a lock file, with upstream's text.
+func OpenError(path string, err error) error { return &openError{path, err} }
+
 // openError writes the operating system's error with a capital letter, as the C library does and upstream shows it.
 type openError struct {
 	path string

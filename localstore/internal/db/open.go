@@ -163,7 +163,7 @@ func (db *DB) openWriterConn(ctx context.Context) (*conn, error) {
 	}
 	c, err := openConn(uri, flags)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open SQLite database \"%s\": %w", db.file, err)
+		return nil, db.cannotOpen(err)
 	}
 	if version > 0 {
 		err = db.checkTables(c, version)
@@ -229,6 +229,32 @@ func setPragmas(c *conn, opts Options) error {
 	}
 	return nil
 }
+
+// cannotOpen says what is in the place of a database that cannot be opened, which SQLite does not.
+func (db *DB) cannotOpen(err error) error {
+	why := err.Error()
+	var st unix.Stat_t
+	switch e := unix.Stat(db.file, &st); {
+	case e == unix.ENOENT:
+		why = fmt.Sprintf("it is gone, though \"%s\" beside it says that there was one\n"+
+			"Put back a backup of the whole directory. Only if there is nothing in the store that anybody needs, remove \"%s\".", schemaFile, schemaFile)
+	case e != nil:
+		why = e.Error()
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		why = "it is not a regular file"
+	}
+	return &openError{fmt.Sprintf("cannot open SQLite database \"%s\": %s", db.file, why), err}
+}
+
+// openError has a text of its own.
+type openError struct {
+	text string
+	err  error
+}
+
+func (e *openError) Error() string { return e.text }
+
+func (e *openError) Unwrap() error { return e.err }
 
 func (db *DB) takeBigLock(ctx context.Context) error {
 	f, err := pathlock.OpenLockFile(filepath.Join(db.opts.Dir, bigLockFile), true)

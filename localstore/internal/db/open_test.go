@@ -17,21 +17,26 @@ import (
 )
 
 func TestOpenSchemaErrors(t *testing.T) {
+	const newer = "current Nix store schema is version 11, but I only support 10\n" +
+		"A newer release has upgraded this store: use that one, or a version of this daemon that knows the schema."
+	const corrupt = "\"%s/schema\" is corrupt\n" +
+		"It must hold the number of the database's schema and nothing else. See whether the disk is full or failing.\n" +
+		"If \"db.sqlite\" beside it is sound, write 10 into it, without a newline."
 	for _, tt := range []struct {
 		schema   string
 		readOnly bool
 		want     string
 	}{
-		{schema: "11", want: "current Nix store schema is version 11, but I only support 10"},
-		{schema: "11", readOnly: true, want: "current Nix store schema is version 11, but I only support 10"},
+		{schema: "11", want: newer},
+		{schema: "11", readOnly: true, want: newer},
 		{schema: "4", want: "Your Nix store has a database in Berkeley DB format,\nwhich is no longer supported. " +
 			"To convert to the new format,\nplease upgrade Nix to version 0.12 first."},
 		{schema: "5", want: "Your Nix store has a database in flat file format,\nwhich is no longer supported. " +
 			"To convert to the new format,\nplease upgrade Nix to version 1.11 first."},
 		{schema: "9", readOnly: true, want: "database schema needs migrating, but this cannot be done in read-only mode"},
 		{schema: "", readOnly: true, want: "database does not exist, and cannot be created in read-only mode"},
-		{schema: "ten", want: "\"%s/schema\" is corrupt"},
-		{schema: "10\n", want: "\"%s/schema\" is corrupt"},
+		{schema: "ten", want: corrupt},
+		{schema: "10\n", want: corrupt},
 	} {
 		t.Run(fmt.Sprintf("%q readonly=%v", tt.schema, tt.readOnly), func(t *testing.T) {
 			dir := t.TempDir()

@@ -34,13 +34,16 @@ func (db *DB) readSchema() (int, error) {
 	}
 	version, err := strconv.ParseInt(string(text), 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("\"%s\" is corrupt", path)
+		return 0, fmt.Errorf("\"%s\" is corrupt\n"+
+			"It must hold the number of the database's schema and nothing else. See whether the disk is full or failing.\n"+
+			"If \"%s\" beside it is sound, write %d into it, without a newline.", path, databaseFile, schemaVersion)
 	}
 	return int(version), nil
 }
 
 func newerSchema(version int) error {
-	return fmt.Errorf("current Nix store schema is version %d, but I only support %d", version, schemaVersion)
+	return fmt.Errorf("current Nix store schema is version %d, but I only support %d\n"+
+		"A newer release has upgraded this store: use that one, or a version of this daemon that knows the schema.", version, schemaVersion)
 }
 
 func checkVersion(version int) error {

@@ -34,7 +34,7 @@ func (d *Dir) CreateLockFile(name string) (*LockFile, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, d.wrap("opening lock file", name, err)
+		return nil, pathlock.OpenError(d.join(name), err)
 	}
 	err = retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	var st unix.Stat_t
@@ -172,7 +172,7 @@ func (d *Dir) DeleteUnlocked(name string) error {
 	}
 	fd, err := openat(d.fd, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return d.wrap("opening lock file", name, err)
+		return pathlock.OpenError(d.join(name), err)
 	}
 	defer unix.Close(fd)
 	err = retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
