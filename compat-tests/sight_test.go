@@ -193,6 +193,9 @@ func TestSight(t *testing.T) {
 		out, err = s.look(t, c, "bob", "cancel", "nothing")
 		wantRefused(t, out, err, "there is no such build as 'nothing'")
 
+		out, err = s.look(t, c, "alice", "log", "talks")
+		wantRefused(t, out, err, "is not built yet; --follow reads its log along")
+
 		// What somebody reads along is what the client shows.
 		follow := s.looking(t, c, "alice", "log", "--follow", "talks")
 		var followed strings.Builder
@@ -226,6 +229,9 @@ func TestSight(t *testing.T) {
 			t.Errorf("stored log: %v, %d bytes, want %d", err, len(out), followed.Len())
 		}
 		s.await(t, c, "both as ended", func(v *sighted) bool { return len(v.Servers[0].Recent) == 2 && len(v.Servers[0].Connections) == 0 })
+		if out, err := s.look(t, c, "bob", "log", "talks"); err != nil || out+"\n" != followed.String() {
+			t.Errorf("stored log, by name: %v, %.200s", err, out)
+		}
 		mustStop(t, d)
 		if left, err := os.ReadDir(s.path("var/nix/status-socket")); err != nil || len(left) != 0 {
 			t.Errorf("left behind: %v, %v", left, err)

@@ -221,12 +221,9 @@ func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, runni
 // by.
 func (s *sight) storedLog(ctx context.Context, what string) (statussocket.Log, error) {
 	store := s.local.store
-	p, err := store.Dir().Parse(what)
+	p, err := s.meant(what)
 	if err != nil {
-		p, err = storepath.ParseBase(what)
-	}
-	if err != nil {
-		return nil, errUnknown(what)
+		return nil, err
 	}
 	if !p.IsDerivation() {
 		info, err := store.PathInfo(ctx, p)
@@ -243,6 +240,37 @@ func (s *sight) storedLog(ctx context.Context, what string) (statussocket.Log, e
 		return nil, err
 	}
 	return shown(func(_ context.Context, b []byte) (int, error) { return log.Read(b) }, log.Close), nil
+}
+
+// meant is the path that somebody means whose log is stored: as such, or as one
+// of the builds that have ended of late.
+func (s *sight) meant(what string) (storepath.Path, error) {
+	dir := s.local.store.Dir()
+	p, err := dir.Parse(what)
+	if err != nil {
+		p, err = storepath.ParseBase(what)
+	}
+	if err == nil {
+		return p, nil
+	}
+	var ended []status.Build
+	for _, e := range s.board.Server().Recent {
+		if e.Kind == "build" {
+			ended = append(ended, status.Build{Derivation: e.What})
+		}
+	}
+	found, err := status.Match(ended, what)
+	if err != nil {
+		return storepath.Path{}, err
+	}
+	if len(found) > 0 {
+		return dir.Parse(found[0].Derivation)
+	}
+	running, err := s.find(what)
+	if err != nil {
+		return storepath.Path{}, err
+	}
+	return storepath.Path{}, fmt.Errorf("'%s' is not built yet; --follow reads its log along", running[0].Derivation)
 }
 
 // shownLog is a log as clients show it.
