@@ -11,21 +11,6 @@ import (
 	"testing"
 )
 
-// ownVersion is what our packages are called after.
-func ownVersion(t *testing.T) string {
-	t.Helper()
-	source, err := os.ReadFile("../daemon/version.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(source), "\nconst Version = \"")
-	version, _, ended := strings.Cut(rest, "\"\n")
-	if !found || !ended {
-		t.Fatal("no version in daemon/version.go")
-	}
-	return version
-}
-
 // debianPackage makes the package of the daemon under test.
 func debianPackage(t *testing.T, version string) string {
 	t.Helper()

@@ -2,7 +2,9 @@ package compat
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +42,21 @@ rec {
     }).config;
 }
 `
+
+// ownVersion is what our packages are called after.
+func ownVersion(t *testing.T) string {
+	t.Helper()
+	source, err := os.ReadFile("../daemon/version.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(source), "\nconst Version = \"")
+	version, _, ended := strings.Cut(rest, "\"\n")
+	if !found || !ended {
+		t.Fatal("no version in daemon/version.go")
+	}
+	return version
+}
 
 // evaluate gives what an expression is, with contrib/nix as "here" and the names of fakeNixpkgs.
 func evaluate(t *testing.T, s scratch, c client, expr string) any {
