@@ -21,19 +21,32 @@ var counterFiles = [...]string{"snmp", "snmp6", "netstat"}
 // openCounters opens those that there are. A file of /proc/net belongs to the namespace of the thread that opens it, and
 // keeps belonging to it.
 func openCounters(namespace int) (counters []counter, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Never unlocked: the thread ends with the goroutine, so that nothing else ever runs in the namespace.
-		runtime.LockOSThread()
+	onOwnThread(func() {
 		if err = unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
 			err = fmt.Errorf("enter network namespace: %w", err)
 			return
 		}
 		counters, err = openCountersHere()
+	})
+	return counters, err
+}
+
+// onOwnThread runs f on a thread that ends with it: nothing else ever runs in what f enters.
+func onOwnThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread's namespaces are what /proc/self shows, and it cannot end before the process: hold it while
+			// another is used.
+			defer runtime.UnlockOSThread()
+			onOwnThread(f)
+			return
+		}
+		f()
 	}()
 	<-done
-	return counters, err
 }
 
 func openCountersHere() ([]counter, error) {

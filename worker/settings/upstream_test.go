@@ -166,7 +166,14 @@ func TestUpstreamValues(t *testing.T) {
 // TestUpstreamErrors compares the text of each refusal.
 func TestUpstreamErrors(t *testing.T) {
 	u := findUpstream(t)
+	own := make(map[string]bool)
+	for info := range Defaults(testHost()).Infos() {
+		own[info.Name] = info.Group == GroupOwn
+	}
 	for _, v := range badValues {
+		if own[v.Name] {
+			continue // upstream knows nothing of it
+		}
 		_, stderr := u.show(t, v.Name+" = "+v.Value)
 		want, _, _ := strings.Cut(strings.TrimPrefix(stderr, "error: "), "\n")
 		s := Defaults(testHost())
