@@ -151,7 +151,7 @@ func (b *away) connect(ctx context.Context) (awayStore, worker.Builder, worker.S
 func (b *away) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
 	store, builder, subst, err := b.connect(ctx)
 	if err != nil {
-		return err
+		return &unopenedError{error: err}
 	}
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: store, Builder: builder, Collector: store, Substituter: subst, Roots: store.Roots(),

@@ -81,7 +81,7 @@ func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerol
 	b := &local{cfg: cfg, supervisor: supervisor, log: log, watch: watch}
 	var err error
 	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
-		return nil, err
+		return nil, &unopenedError{error: err}
 	}
 	if b.launcher, err = sandbox.NewLauncher(); err != nil {
 		return nil, errors.Join(err, b.store.Close())

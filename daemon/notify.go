@@ -64,11 +64,22 @@ func telling(c *supervisor.Control, s *Server, b backend) (stop func()) {
 	var told string
 	return every(statusEvery, func() {
 		text := statusText(b.building(), s.Connections(), s.Busy())
+		if reason := problem(b); reason != "" {
+			text = "Cannot open the store: " + reason
+		}
 		if text != told {
 			told = text
 			c.Status(text)
 		}
 	})
+}
+
+// problem is why nobody is served; "" if all are.
+func problem(b backend) string {
+	if r, ok := b.(*reopening); ok {
+		return r.problem()
+	}
+	return ""
 }
 
 // mostNamed is how many builds a status names.

@@ -160,19 +160,31 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	drain := make(chan struct{})
 	defer obey(ctx, control, signals, s, sync.OnceFunc(func() { seen.board.Drain(); close(drain) }), func() { cancel(errToldToStop) })()
 	opened := opening(control)
-	b, err := assemble(ctx, cfg, control.Supervisor(), log, watch, paths(listeners))
+	open := func(ctx context.Context) (backend, error) {
+		return assemble(ctx, cfg, control.Supervisor(), log, watch, paths(listeners))
+	}
+	b, err := open(ctx)
 	opened()
-	if err != nil {
+	known := func(b backend) {
+		ask(w.Meter, b)
+		seen.over(b)
+	}
+	var unopened *unopenedError
+	switch {
+	case err == nil:
+		known(b)
+	case errors.As(err, &unopened) && !control.TakesOver():
+		b = startReopening(ctx, open, known, err, log)
+		seen.over(b)
+	default: // also where a server goes on that has opened it
 		return err
 	}
-	ask(w.Meter, b)
 	defer serveMetrics(cfg.Settings.MetricsListenAddress, &w.Registry, drain, log)()
-	seen.over(b)
 	seen.mount("GET /metrics", &w.Registry)
 	seen.open(s)
 	control.Ready()
 	defer telling(control, s, b)()
-	s.Serve, s.Observer = b.serve, watch
+	s.Serve, s.Observer = answering(b.serve, cfg), watch
 	return errors.Join(s.Run(ctx, drain, listeners), seen.close(), b.close())
 }
 
@@ -207,7 +219,7 @@ func raiseFileLimit() (uint64, error) {
 // serve serves a connection.
 func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
 	if err := b.store.Refresh(ctx); err != nil {
-		return err
+		return &unopenedError{error: err}
 	}
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: b.store, Builder: b.builder, Collector: b.collector, Substituter: b.subst, Roots: b.store.NewTempRoots(),

@@ -240,7 +240,11 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 	err = r.s.Serve(ctx, c, peer)
 	if err != nil && ctx.Err() == nil {
-		log.Error().Str("user", peer.User).Int("pid", peer.PID).Msg("unexpected Nix daemon error: " + err.Error())
+		level := zerolog.ErrorLevel
+		if unopened := (*unopenedError)(nil); errors.As(err, &unopened) && unopened.told {
+			level = zerolog.DebugLevel // of all its clients we need not hear
+		}
+		log.WithLevel(level).Str("user", peer.User).Int("pid", peer.PID).Msg("unexpected Nix daemon error: " + err.Error())
 	}
 	disconnected(err)
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -20,6 +21,7 @@ import (
 	"nixdaemon/daemon/status"
 	"nixdaemon/daemon/status/board"
 	"nixdaemon/daemon/status/statussocket"
+	"nixdaemon/localstore"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
@@ -34,8 +36,8 @@ type sight struct {
 	// audit is told who ends builds for everybody, or may not.
 	audit func(Peer, worker.Privilege)
 	mux   *http.ServeMux
-	// local is nil if another daemon builds.
-	local  *local
+	// local is nil if another daemon builds, and before the store is open.
+	local  atomic.Pointer[local]
 	socket *statussocket.Server
 }
 
@@ -68,9 +70,10 @@ func newSight(cfg *config.Config, watch *observers, audit func(Peer, worker.Priv
 func (s *sight) over(b backend) {
 	l, ok := b.(*local)
 	if !ok {
+		s.board.Watch(board.Sources{Problem: func() string { return problem(b) }})
 		return
 	}
-	s.local = l
+	s.local.Store(l)
 	s.board.Watch(board.Sources{
 		Dir: l.store.Dir(), Builds: l.scheduler.Status, Fetches: l.subst.Fetching, Garbage: l.collector.gc.Running,
 	})
@@ -167,7 +170,7 @@ func (s *sight) Cancel(v status.Viewer, what string) (string, error) {
 	}
 	var errs []error
 	for _, b := range found {
-		if err = s.local.scheduler.Cancel(buildNumber(b.ID), v.User, !v.All); err != nil {
+		if err = s.local.Load().scheduler.Cancel(buildNumber(b.ID), v.User, !v.All); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -192,11 +195,12 @@ func (s *sight) Cancel(v status.Viewer, what string) (string, error) {
 // those who want that build, and for the trusted; what is stored is for
 // everybody, as are the files.
 func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, running bool) (statussocket.Log, error) {
-	if s.local == nil {
+	l := s.local.Load()
+	if l == nil {
 		return nil, errUnknown(what)
 	}
 	if !running {
-		return s.storedLog(ctx, what)
+		return s.storedLog(ctx, l.store, what)
 	}
 	found, err := s.find(what)
 	if err != nil {
@@ -205,7 +209,7 @@ func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, runni
 	err = errUnknown(what)
 	for _, b := range found {
 		var r *build.LogReader
-		switch r, err = s.local.scheduler.FollowLog(buildNumber(b.ID), v.User, !v.All); {
+		switch r, err = l.scheduler.FollowLog(buildNumber(b.ID), v.User, !v.All); {
 		case err == nil:
 			return shown(r.Read, r.Close), nil
 		case errors.Is(err, build.ErrNotYours):
@@ -219,9 +223,8 @@ func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, runni
 
 // storedLog opens the log of a derivation, or of the one that a path was made
 // by.
-func (s *sight) storedLog(ctx context.Context, what string) (statussocket.Log, error) {
-	store := s.local.store
-	p, err := s.meant(what)
+func (s *sight) storedLog(ctx context.Context, store *localstore.Store, what string) (statussocket.Log, error) {
+	p, err := s.meant(store.Dir(), what)
 	if err != nil {
 		return nil, err
 	}
@@ -244,8 +247,7 @@ func (s *sight) storedLog(ctx context.Context, what string) (statussocket.Log, e
 
 // meant is the path that somebody means whose log is stored: as such, or as one
 // of the builds that have ended of late.
-func (s *sight) meant(what string) (storepath.Path, error) {
-	dir := s.local.store.Dir()
+func (s *sight) meant(dir storepath.Dir, what string) (storepath.Path, error) {
 	p, err := dir.Parse(what)
 	if err != nil {
 		p, err = storepath.ParseBase(what)

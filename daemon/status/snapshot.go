@@ -33,6 +33,8 @@ type Server struct {
 	// State is "serving", or "draining" when it finishes what it has begun and accepts nobody.
 	State string    `json:"state"`
 	Since time.Time `json:"since"`
+	// Problem is why no client is served, nothing if all are.
+	Problem string `json:"problem,omitempty"`
 	// Memory is what of the process is resident.
 	Memory uint64 `json:"memory,omitempty"`
 	// Slots are how many builds may run at once, Running how many do.

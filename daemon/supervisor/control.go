@@ -33,8 +33,11 @@ const (
 const maxLine = 4096
 
 // variable holds, in the server's environment, the number of listening sockets, which come after the control socket,
-// and the supervisor's process number.
+// the supervisor's process number and, if the server is to take another's place, takesOver.
 const variable = "_NIXDAEMON_SUPERVISED"
+
+// takesOver is the last word of variable for a server that takes the place of one that serves.
+const takesOver = "next"
 
 // firstPassed is the number of the first descriptor that a process is started with beyond standard error.
 const firstPassed = 3
@@ -44,6 +47,7 @@ const firstPassed = 3
 type Control struct {
 	conn   *net.UnixConn
 	parent int // who started us
+	next   bool
 	mu     sync.Mutex
 }
 
@@ -89,7 +93,7 @@ func Inherited() (*Control, []net.Listener, error) {
 		}
 		listeners = append(listeners, l)
 	}
-	return &Control{conn: conn, parent: parent}, listeners, nil
+	return &Control{conn: conn, parent: parent, next: strings.HasSuffix(value, " "+takesOver)}, listeners, nil
 }
 
 // passed is a descriptor that the process was started with.
@@ -145,6 +149,9 @@ func (c *Control) Supervisor() int {
 	}
 	return 0
 }
+
+// TakesOver tells whether another server goes on if this one ends before it is ready.
+func (c *Control) TakesOver() bool { return c != nil && c.next }
 
 // Close hangs up.
 func (c *Control) Close() error {

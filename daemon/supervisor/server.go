@@ -43,8 +43,8 @@ type event struct {
 	end  *os.ProcessState
 }
 
-// launch starts a server.
-func (s *Supervisor) launch() (*server, error) {
+// launch starts a server, the next one if another goes on until it is ready.
+func (s *Supervisor) launch(next bool) (*server, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("make control socket: %w", err)
@@ -63,8 +63,12 @@ func (s *Supervisor) launch() (*server, error) {
 	for _, fd := range s.o.Listeners {
 		files = append(files, uintptr(fd))
 	}
+	passed := fmt.Sprintf("%s=%d %d", variable, len(s.o.Listeners), os.Getpid())
+	if next {
+		passed += " " + takesOver
+	}
 	pid, err := syscall.ForkExec(s.o.Program, s.o.Args, &syscall.ProcAttr{
-		Env:   append(s.o.Env[:len(s.o.Env):len(s.o.Env)], fmt.Sprintf("%s=%d %d", variable, len(s.o.Listeners), os.Getpid())),
+		Env:   append(s.o.Env[:len(s.o.Env):len(s.o.Env)], passed),
 		Files: files, Sys: s.attributes(),
 	})
 	if err != nil {

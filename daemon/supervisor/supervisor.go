@@ -98,7 +98,7 @@ func (s *Supervisor) Run(signals <-chan os.Signal) error {
 	defer close(s.left)
 	if s.ready { // adopted
 		s.o.Notify(fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid()))
-	} else if v, err := s.launch(); err != nil {
+	} else if v, err := s.launch(false); err != nil {
 		return err
 	} else {
 		s.current = v
@@ -211,7 +211,7 @@ func (s *Supervisor) reload() {
 		return
 	}
 	s.o.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonic()))
-	v, err := s.launch()
+	v, err := s.launch(s.current != nil)
 	if err != nil {
 		s.o.Log.Error().Err(err).Msg("reload")
 		s.o.Notify("READY=1")
@@ -261,7 +261,7 @@ func (s *Supervisor) replace() {
 	if s.leaving > 0 || s.current != nil || s.next != nil {
 		return
 	}
-	v, err := s.launch()
+	v, err := s.launch(false)
 	if err != nil {
 		s.o.Log.Error().Err(err).Msg("restart the server")
 		s.again.Reset(mostPause)

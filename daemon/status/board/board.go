@@ -32,6 +32,8 @@ type Sources struct {
 	Builds  func() build.Status
 	Fetches func() []substitute.FetchStatus
 	Garbage func() *gc.Progress
+	// Problem tells why no client is served; nil where that cannot be.
+	Problem func() string
 }
 
 // Board is one.
@@ -103,6 +105,9 @@ func (b *Board) Server() status.Server {
 		s.State = "draining"
 	}
 	from := b.sources.Load()
+	if from.Problem != nil {
+		s.Problem = from.Problem()
+	}
 	if from.Builds != nil {
 		b.addBuilds(&s, from.Dir, from.Builds())
 	}

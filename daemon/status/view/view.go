@@ -71,6 +71,9 @@ func (p *painter) head() {
 			left = spread(left, p.s.Time.In(zone).Format("15:04:05"), p.o.Width)
 		}
 		sec.add(p.paint(bold, p.cut(left)))
+		if s.Problem != "" {
+			sec.add(p.paint(red, p.cut("  cannot open the store: "+clean(s.Problem))))
+		}
 	}
 	if len(p.s.Servers) == 0 {
 		sec.add(p.paint(bold, p.cut("no daemon")))

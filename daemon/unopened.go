@@ -1,0 +1,167 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"nixdaemon/daemon/config"
+	"nixdaemon/protocol"
+	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker"
+)
+
+// unopenedError says that the store could not be opened for a connection, whose client has heard nothing yet.
+type unopenedError struct {
+	error
+	// told is set when the log has the reason already.
+	told bool
+}
+
+// Unwrap gives the reason.
+func (e *unopenedError) Unwrap() error { return e.error }
+
+// answering has clients told why the store cannot be opened.
+func answering(serve func(context.Context, io.ReadWriter, Peer) error, cfg *config.Config) func(context.Context, io.ReadWriter, Peer) error {
+	return func(ctx context.Context, stream io.ReadWriter, peer Peer) error {
+		err := serve(ctx, stream, peer)
+		var unopened *unopenedError
+		if !errors.As(err, &unopened) || ctx.Err() != nil {
+			return err
+		}
+		info := protocol.ServerInfo{NixVersion: NixVersion, Trust: protocol.NotTrusted}
+		if peer.Trusted {
+			info.Trust = protocol.Trusted
+		}
+		return errors.Join(err, worker.Refuse(stream, storepath.Dir(cfg.Store.StoreDir), info, unopened.error))
+	}
+}
+
+// reopening is a backend whose store could not be opened when the server started. Each connection tries again, as each
+// of upstream's opens the store: a repair heals it without a restart.
+type reopening struct {
+	// ctx is the server's, for what outlives the connection that opened the store.
+	ctx  context.Context
+	open func(context.Context) (backend, error)
+	// opened is told of the backend, once, before anybody is served by it.
+	opened func(backend)
+	log    zerolog.Logger
+
+	mu     sync.Mutex
+	b      backend  // nil until the store is open
+	trying *attempt // nil when nobody tries
+	reason string   // why it is not, as the log has it
+	closed bool
+}
+
+var _ backend = (*reopening)(nil)
+
+// attempt is one try to open the store, for all who have come meanwhile.
+type attempt struct {
+	done chan struct{} // closed when b and err are set
+	b    backend
+	err  error
+}
+
+// startReopening begins with the error that the store could not be opened for.
+func startReopening(ctx context.Context, open func(context.Context) (backend, error), opened func(backend), why error, log zerolog.Logger) *reopening {
+	log.Error().Msg("cannot open the store; clients are told why, and it is tried again for each: " + why.Error())
+	return &reopening{ctx: ctx, open: open, opened: opened, log: log, reason: why.Error()}
+}
+
+// get gives the backend when the store can be opened by now.
+func (r *reopening) get(ctx context.Context) (backend, error) {
+	r.mu.Lock()
+	if r.b != nil || r.closed {
+		defer r.mu.Unlock()
+		if r.b == nil {
+			return nil, context.Canceled
+		}
+		return r.b, nil
+	}
+	a := r.trying
+	if a == nil {
+		a = &attempt{done: make(chan struct{})}
+		r.trying = a
+		r.mu.Unlock()
+		r.try(a)
+	} else {
+		r.mu.Unlock()
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return a.b, a.err
+}
+
+// try opens the store.
+func (r *reopening) try(a *attempt) {
+	defer close(a.done)
+	b, err := r.open(r.ctx)
+	if err == nil {
+		r.opened(b)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trying = nil
+	if err != nil {
+		told := r.reason == err.Error()
+		r.reason = err.Error()
+		a.err = &unopenedError{err, told}
+		return
+	}
+	a.b, r.b, r.reason = b, b, ""
+	r.log.Warn().Msg("the store is open now")
+}
+
+// now gives the backend, nil if there is none, and why there is none.
+func (r *reopening) now() (b backend, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.b, r.reason
+}
+
+func (r *reopening) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
+	b, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	return b.serve(ctx, stream, peer)
+}
+
+func (r *reopening) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
+	b, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	return b.converse(ctx, stream, peer, write)
+}
+
+// building is nothing while there is no store.
+func (r *reopening) building() []string {
+	if b, _ := r.now(); b != nil {
+		return b.building()
+	}
+	return nil
+}
+
+// problem is why nobody is served; "" if all are.
+func (r *reopening) problem() string {
+	_, reason := r.now()
+	return reason
+}
+
+func (r *reopening) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.b == nil {
+		return nil
+	}
+	return r.b.close()
+}
