@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"strings"
+
 	"github.com/rs/zerolog"
 
 	"nixdaemon/daemon/config"
@@ -50,7 +52,14 @@ func logLevel(verbosity activity.Level) zerolog.Level {
 
 // storeLog passes what the store says to its administrator on to the log.
 func storeLog(log zerolog.Logger) func(activity.Level, string) {
-	return func(level activity.Level, text string) { log.WithLevel(severity(level)).Msg(text) }
+	return func(level activity.Level, text string) {
+		as := severity(level)
+		// Upstream prints some warnings as it prints errors: they are none, but to be seen where only errors are.
+		if strings.HasPrefix(text, "warning: ") && log.GetLevel() <= zerolog.WarnLevel {
+			as = zerolog.WarnLevel
+		}
+		log.WithLevel(as).Msg(text)
+	}
 }
 
 func severity(level activity.Level) zerolog.Level {
