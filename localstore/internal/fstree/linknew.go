@@ -71,17 +71,43 @@ func (re *restorer) hashes() bool { return re.opts.Link != nil && len(re.open) >
 
 // link gives what was just made the inode of what equals it. Its directory is still as it was made.
 func (re *restorer) link(name string, hash nixhash.Hash) error {
-	t := re.linking(name)
+	dir := re.open[len(re.open)-1]
+	t := re.linking(dir, name)
 	if excludedFromLinking(t.where) {
 		return nil
 	}
-	parent := re.open[len(re.open)-1].fd
+	return t.joinNew(dir.fd, name, hash.Nix32(), hash)
+}
+
+// joinNew is join for what was just made in a directory that is still as it was made. It mostly has no equal: then the
+// link alone is needed.
+func (t *optimising) joinNew(parent int, name, link string, hash nixhash.Hash) error {
+	if !t.opts.Sync && !t.opts.Repair && retry(func() error { return unix.Linkat(parent, name, t.links.fd, link, 0) }) == nil {
+		return nil
+	}
 	var st unix.Stat_t
 	if err := fstatat(parent, name, &st); err != nil {
 		return t.wrap("getting status of", err)
 	}
 	_, err := t.join(parent, name, &st, hash, false)
 	return err
+}
+
+// linking is what links the entry called name in a directory that is being made.
+func (re *restorer) linking(dir *openDir, name string) *optimising {
+	t := &re.small.linking
+	t.Optimiser, t.ctx, t.path = re.opts.Link, context.Background(), t.path[:0]
+	t.path = dir.appendPath(t.path)
+	t.path = append(t.path, name)
+	return t
+}
+
+// appendPath appends the names on the way to the directory, from the root on.
+func (d *openDir) appendPath(path []string) []string {
+	if d == nil {
+		return path
+	}
+	return append(d.parent.appendPath(path), d.name)
 }
 
 // Root links the entry called name, if it is a file or a symbolic link, by the hash that its archive is known to have.

@@ -46,8 +46,9 @@ func variedTree(t *testing.T) []byte {
 }
 
 // TestLinkWhileRestoring: what is linked while it is written is what would be linked afterwards, and called the same.
-func TestLinkWhileRestoring(t *testing.T) {
-	data := variedTree(t)
+func TestLinkWhileRestoring(t *testing.T) { testLinkWhileRestoring(t, variedTree(t)) }
+
+func testLinkWhileRestoring(t *testing.T, data []byte) {
 	o := newOptimiserTest(t)
 	first := o.restoreLinked(t, "one", data)
 	again := o.restoreLinked(t, "two", data)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +37,9 @@ func (d *Dir) Restore(name string, r io.Reader, tee io.Writer, o RestoreOptions)
 	}
 	re := &restorer{opts: o, root: name, top: d}
 	size, err := re.parse(r, tee)
+	if e := re.small.end(re, err == nil); err == nil {
+		err = e
+	}
 	re.closeAll()
 	if err == nil {
 		err = d.dropInherited(name, o)
@@ -83,14 +85,28 @@ type restorer struct {
 	top  *Dir
 	root string
 	made bool // the root exists and is ours
-	open []openDir
+	open []*openDir
 	file fileWriter
+
+	small  smallFiles
+	unmade []*openDir // directories that have ended, but for files that are still being made
 }
 
 type openDir struct {
-	fd    int
-	name  string
-	cases caseNames
+	fd      int
+	name    string
+	parent  *openDir // nil for the root
+	cases   caseNames
+	waiting int // files that are still to be made in it
+	ended   bool
+}
+
+// within is the path of an entry of the directory, from the root on.
+func (d *openDir) within(name string) string {
+	for ; d != nil; d = d.parent {
+		name = d.name + "/" + name
+	}
+	return name
 }
 
 var _ nar.Handler = (*restorer)(nil)
@@ -107,7 +123,7 @@ func (re *restorer) parent(name string) (int, string, error) {
 	if len(re.open) == 0 {
 		return re.top.fd, re.root, nil
 	}
-	dir := &re.open[len(re.open)-1]
+	dir := re.open[len(re.open)-1]
 	if !re.opts.CaseHack {
 		return dir.fd, name, nil
 	}
@@ -129,24 +145,37 @@ func (re *restorer) Directory(name string) error {
 	if err != nil {
 		return re.wrap("opening directory", name, err)
 	}
-	re.open = append(re.open, openDir{fd: fd, name: name})
+	dir := &openDir{fd: fd, name: name}
+	if last := len(re.open) - 1; last >= 0 {
+		dir.parent = re.open[last]
+	}
+	re.open = append(re.open, dir)
 	return nil
 }
 
-// EndDirectory gives the directory its metadata.
+// EndDirectory gives the directory its metadata, at once or after the files that are still to be made in it.
 func (re *restorer) EndDirectory() error {
 	last := len(re.open) - 1
 	dir := re.open[last]
+	dir.ended = true
+	re.open = re.open[:last]
+	if dir.waiting > 0 {
+		re.unmade = append(re.unmade, dir)
+		return nil
+	}
+	return re.endDirectory(dir)
+}
+
+func (re *restorer) endDirectory(dir *openDir) error {
 	err := retry(func() error { return unix.Fchmod(dir.fd, modeDir) })
 	if err == nil {
 		err = setTime(dir.fd)
 	}
-	re.open = re.open[:last]
 	if e := unix.Close(dir.fd); err == nil {
 		err = e
 	}
 	if err != nil {
-		return re.wrap("finishing directory", dir.name, err)
+		return fmt.Errorf("finishing directory \"%s/%s\": %w", re.top.path, dir.parent.within(dir.name), err)
 	}
 	return nil
 }
@@ -154,7 +183,7 @@ func (re *restorer) EndDirectory() error {
 // Regular makes a file.
 func (re *restorer) Regular(name string, executable bool, size uint64, contents io.Reader) error {
 	if size <= smallFile && re.hashes() {
-		return re.small(name, executable, size, contents)
+		return re.addSmall(name, executable, size, contents)
 	}
 	fd, name, err := re.create(name, executable)
 	if err != nil {
@@ -168,7 +197,7 @@ func (re *restorer) Regular(name string, executable bool, size uint64, contents 
 		_, err = contents.(io.WriterTo).WriteTo(&re.file)
 	}
 	if err == nil {
-		err = re.finish(fd, executable)
+		err = re.top.finishFile(&re.file, executable)
 	}
 	if e := unix.Close(fd); err == nil {
 		err = e
@@ -203,7 +232,7 @@ func (re *restorer) plain(r io.Reader) (uint64, error) {
 	re.file = fileWriter{fd: fd}
 	size, err := io.Copy(&re.file, r)
 	if err == nil {
-		err = re.finish(fd, false)
+		err = re.top.finishFile(&re.file, false)
 	}
 	if e := unix.Close(fd); err == nil {
 		err = e
@@ -219,32 +248,34 @@ func (re *restorer) create(name string, executable bool) (int, string, error) {
 	if err != nil {
 		return -1, name, err
 	}
-	fd, err := re.createAt(parent, name, executable)
-	return fd, name, err
-}
-
-func (re *restorer) createAt(parent int, name string, executable bool) (int, error) {
-	mode := uint32(modeFile)
-	if executable {
-		mode = modeExec
-	}
-	fd, err := openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	fd, err := createFile(parent, name, executable)
 	if err != nil {
-		return -1, re.wrap("creating file", name, err)
+		return -1, name, re.wrap("creating file", name, err)
 	}
 	re.made = true
-	return fd, nil
+	return fd, name, nil
 }
 
-// finish gives a written file its metadata: its mode is right since its creation, unless the umask is strange.
-func (re *restorer) finish(fd int, executable bool) error {
-	if err := re.file.end(); err != nil {
+func createFile(parent int, name string, executable bool) (int, error) {
+	return openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, fileMode(executable))
+}
+
+func fileMode(executable bool) uint32 {
+	if executable {
+		return modeExec
+	}
+	return modeFile
+}
+
+// finishFile gives a written file its metadata: its mode is right since its creation, unless the umask is strange.
+func (d *Dir) finishFile(w *fileWriter, executable bool) error {
+	if err := w.end(); err != nil {
 		return err
 	}
-	if err := re.fixMode(fd, executable); err != nil {
+	if err := d.fixMode(w.fd, executable); err != nil {
 		return err
 	}
-	return setTime(fd)
+	return setTime(w.fd)
 }
 
 // createdModes remembers what the umask and inherited lists leave of the two modes, as seen on the first file of each.
@@ -256,10 +287,10 @@ const (
 	modeChanged
 )
 
-func (re *restorer) fixMode(fd int, executable bool) error {
-	seen, mode := &re.top.created.plain, uint32(modeFile)
+func (d *Dir) fixMode(fd int, executable bool) error {
+	seen, mode := &d.created.plain, fileMode(executable)
 	if executable {
-		seen, mode = &re.top.created.executable, modeExec
+		seen = &d.created.executable
 	}
 	if seen.Load() == modeUnseen {
 		var st unix.Stat_t
@@ -304,16 +335,15 @@ func (re *restorer) Symlink(name, target string) error {
 }
 
 func (re *restorer) closeAll() {
-	for _, dir := range re.open {
+	for _, dir := range append(re.open, re.unmade...) {
 		unix.Close(dir.fd)
 	}
-	re.open = nil
+	re.open, re.unmade = nil, nil
 }
 
 func (re *restorer) wrap(verb, name string, err error) error {
-	parts := []string{re.top.path}
-	for _, dir := range re.open {
-		parts = append(parts, dir.name)
+	if last := len(re.open) - 1; last >= 0 {
+		name = re.open[last].within(name)
 	}
-	return fmt.Errorf("%s \"%s\": %w", verb, strings.Join(append(parts, name), "/"), err)
+	return fmt.Errorf("%s \"%s\": %w", verb, re.top.join(name), err)
 }
