@@ -11,6 +11,7 @@ import (
 	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/limited"
 	"nixdaemon/worker/substitute"
 )
 
@@ -83,7 +84,7 @@ func (u *upload) check(info *pathinfo.Info, proof storepath.ContentAddress) erro
 	case u.narSize != info.NarSize:
 		return fmt.Errorf("size mismatch importing path '%s';\n  specified: %d\n  got:       %d", path, info.NarSize, u.narSize)
 	case !proof.IsZero() && u.address.IsZero():
-		return errNotFlat
+		return limited.ErrNotFlat
 	case !proof.IsZero() && u.address != proof.Hash:
 		return fmt.Errorf("ca hash mismatch importing path '%s';\n  specified: %s\n  got:       %s", path, proof.Hash, u.address)
 	}
@@ -92,31 +93,13 @@ func (u *upload) check(info *pathinfo.Info, proof storepath.ContentAddress) erro
 
 // AddEntries adds the paths of an OpAddMultipleToStore.
 func (s *Store) AddEntries(ctx context.Context, entries *protocol.Reader, o localstore.AddOptions) error {
-	left, err := entries.Uint64()
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return err
-	}
-	return s.AddNARs(ctx, func() (*pathinfo.Info, io.Reader, error) {
-		if left == 0 {
-			return nil, nil, io.EOF
-		}
-		left--
-		entries.StartRequest()
-		info, err := entries.Info()
-		if errors.Is(err, io.EOF) { // fewer than were announced
-			err = io.ErrUnexpectedEOF
-		}
-		return info, entries, err
-	}, o)
+	return s.AddNARs(ctx, limited.Entries(entries), o)
 }
 
 // AddDump adds contents under their content address.
 func (s *Store) AddDump(ctx context.Context, spec localstore.DumpSpec, data io.Reader, o localstore.AddOptions) (_ *pathinfo.Info, err error) {
 	if spec.Method == storepath.MethodGit {
-		return nil, s.unsupported("addToStoreFromDump")
+		return nil, s.Unsupported("addToStoreFromDump")
 	}
 	u := s.newUpload()
 	defer func() { err = firstOf(err, u.close()) }()
@@ -134,7 +117,7 @@ func (s *Store) AddDump(ctx context.Context, spec localstore.DumpSpec, data io.R
 		return nil, err
 	}
 	if u.address.IsZero() {
-		return nil, errNotFlat
+		return nil, limited.ErrNotFlat
 	}
 	ca := storepath.ContentAddress{Method: spec.Method, Hash: u.address}
 	info, err := pathinfo.FromCA(s.Dir(), spec.Name, ca, storepath.References{Others: spec.References})

@@ -3,7 +3,6 @@ package cachestore
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
+	"nixdaemon/worker/limited"
 	"nixdaemon/worker/substitute"
 )
 
@@ -74,10 +74,10 @@ func (s *Store) ReadDerivation(ctx context.Context, p storepath.Path) (*derivati
 		return nil, err
 	}
 	var text strings.Builder
-	file := &flatFile{use: func(contents io.Reader) error {
+	file := limited.OneFile(func(contents io.Reader) error {
 		_, err := io.Copy(&text, contents)
 		return err
-	}}
+	})
 	if err := nar.Parse(bytes.NewReader(data), file); err != nil {
 		return nil, err
 	}
@@ -107,30 +107,6 @@ func (s *Store) smallNAR(ctx context.Context, info *narinfo.NarInfo) ([]byte, er
 		}
 	}
 	return data, nil
-}
-
-// errNotFlat is upstream's text (libutil/archive.cc).
-var errNotFlat = errors.New("regular file expected")
-
-// flatFile is the handler of an archive that must be one file.
-type flatFile struct {
-	use func(contents io.Reader) error
-}
-
-var _ nar.Handler = (*flatFile)(nil)
-
-// Directory fails.
-func (*flatFile) Directory(string) error { return errNotFlat }
-
-// EndDirectory fails.
-func (*flatFile) EndDirectory() error { return errNotFlat }
-
-// Symlink fails.
-func (*flatFile) Symlink(string, string) error { return errNotFlat }
-
-// Regular uses the contents.
-func (f *flatFile) Regular(_ string, _ bool, _ uint64, contents io.Reader) error {
-	return f.use(contents)
 }
 
 // ExportPath writes one path in the format of "nix-store --export".

@@ -15,6 +15,7 @@ import (
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
+	"nixdaemon/worker/limited"
 	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 	"nixdaemon/worker/substitute"
@@ -44,6 +45,7 @@ type Options struct {
 
 // Store is a binary cache as the store of one connection, or of a scheduler.
 type Store struct {
+	limited.Store
 	o      Options
 	params params
 
@@ -65,7 +67,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{o: o, params: p}, nil
+	return &Store{Store: limited.New(o.Cache.URI), o: o, params: p}, nil
 }
 
 // Follow takes on the settings and the log of a connection.
@@ -101,15 +103,8 @@ func (s *Store) Dir() storepath.Dir { return s.o.Cache.Dir() }
 // Trust is what the cache thinks of us.
 func (s *Store) Trust(context.Context) protocol.Trust { return s.o.Trust }
 
-// unsupported refuses what no binary cache can do (libstore/store-api.hh, unsupported).
-func (s *Store) unsupported(operation string) error {
-	return fmt.Errorf("operation '%s' is not supported by store '%s'", operation, s.o.Cache.URI())
-}
-
-// lacks refuses what only other kinds of stores can do (libstore/store-cast.hh).
-func (s *Store) lacks(what string) error {
-	return fmt.Errorf("%s not supported by store '%s'", what, s.o.Cache.URI())
-}
+// Roots takes temporary roots, which a cache has no use for. Closing them closes the store.
+func (s *Store) Roots() worker.TempRoots { return limited.Roots(s.Close) }
 
 // missingName stands for names that are not known (libstore/store-api.hh).
 const missingName = "x"
@@ -182,7 +177,7 @@ func (s *Store) SubstituteValidPaths(ctx context.Context, paths []storepath.Path
 // read for this (libstore/local-binary-cache-store.cc).
 func (s *Store) AllValidPaths(context.Context) ([]storepath.Path, error) {
 	if s.o.Names == nil {
-		return nil, s.unsupported("queryAllValidPaths")
+		return nil, s.Unsupported("queryAllValidPaths")
 	}
 	names, err := s.o.Names()
 	if err != nil {
@@ -205,7 +200,7 @@ func (s *Store) AllValidPaths(context.Context) ([]storepath.Path, error) {
 
 // Referrers is not supported.
 func (s *Store) Referrers(context.Context, storepath.Path) ([]storepath.Path, error) {
-	return nil, s.unsupported("queryReferrers")
+	return nil, s.Unsupported("queryReferrers")
 }
 
 // ValidDerivers knows of none.

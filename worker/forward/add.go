@@ -14,6 +14,7 @@ import (
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
+	"nixdaemon/worker/limited"
 )
 
 // AddNAR adds a path with its metadata. Exactly one archive is taken from nar.
@@ -51,37 +52,7 @@ func (b *Backend) AddEntries(ctx context.Context, entries *protocol.Reader, o lo
 	if !errors.Is(err, client.ErrNoBatch) {
 		return err
 	}
-	return b.AddNARs(ctx, eachEntry(entries), o)
-}
-
-// eachEntry gives the entries of an OpAddMultipleToStore one after the other.
-func eachEntry(entries *protocol.Reader) func() (*pathinfo.Info, io.Reader, error) {
-	var left uint64
-	counted := false
-	return func() (*pathinfo.Info, io.Reader, error) {
-		var err error
-		if !counted {
-			if left, err = entries.Uint64(); err != nil {
-				return nil, nil, unexpected(err)
-			}
-			counted = true
-		}
-		if left == 0 {
-			return nil, nil, io.EOF
-		}
-		left--
-		entries.StartRequest()
-		info, err := entries.Info()
-		return info, entries, unexpected(err)
-	}
-}
-
-// unexpected is for streams that end too early.
-func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
+	return b.AddNARs(ctx, limited.Entries(entries), o)
 }
 
 // AddDump adds contents under their content address.
@@ -104,10 +75,10 @@ func (b *Backend) addDump(ctx context.Context, spec localstore.DumpSpec, data io
 		return b.addOldDump(ctx, spec, data, isNAR || spec.IsNAR)
 	case spec.IsNAR && !isNAR:
 		var info *pathinfo.Info
-		err := nar.Parse(data, &oneFile{use: func(contents io.Reader) (err error) {
+		err := nar.Parse(data, limited.OneFile(func(contents io.Reader) (err error) {
 			info, err = b.client.AddToStore(ctx, addRequest(spec), contents)
 			return err
-		}})
+		}))
 		return info, err
 	}
 	return b.client.AddToStore(ctx, addRequest(spec), data)

@@ -18,6 +18,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
 	"nixdaemon/worker"
+	"nixdaemon/worker/limited"
 	"nixdaemon/worker/remote/peer"
 	"nixdaemon/worker/session"
 )
@@ -26,6 +27,7 @@ import (
 // scheduler. That protocol has no words for much of what clients ask; it is refused as upstream does
 // (libstore/legacy-ssh-store.hh).
 type Served struct {
+	limited.Store
 	peer     peer.Store
 	features derivation.Features
 
@@ -40,7 +42,7 @@ var (
 
 // NewServed makes the store of a connection of what p leads to, which Close closes.
 func NewServed(p peer.Store, features derivation.Features) *Served {
-	return &Served{peer: p, features: features}
+	return &Served{Store: limited.New(p.URI), peer: p, features: features}
 }
 
 // Close hangs up.
@@ -64,11 +66,6 @@ func (s *Served) Follow(sess *session.Session) {
 
 func (s *Served) unsupported(operation string) error {
 	return &peer.Unsupported{Operation: operation, URI: s.peer.URI()}
-}
-
-// lacks refuses what only other kinds of stores can do (libstore/store-cast.hh).
-func (s *Served) lacks(what string) error {
-	return fmt.Errorf("%s not supported by store '%s'", what, s.peer.URI())
 }
 
 // IsValid tells whether a path is valid.
@@ -167,7 +164,7 @@ func (s *Served) ReadDerivation(ctx context.Context, p storepath.Path) (*derivat
 		return nil, err
 	}
 	var text strings.Builder
-	err = nar.Parse(body, &oneFile{use: func(contents io.Reader) error {
+	err = nar.Parse(body, limited.OneFile(func(contents io.Reader) error {
 		n, err := io.CopyN(&text, contents, wire.MaxString+1)
 		if n > wire.MaxString {
 			return wire.ErrStringTooLong
@@ -176,7 +173,7 @@ func (s *Served) ReadDerivation(ctx context.Context, p storepath.Path) (*derivat
 			err = nil
 		}
 		return err
-	}})
+	}))
 	if err = firstOf(err, body.Close()); err != nil {
 		return nil, err
 	}
@@ -233,7 +230,7 @@ func (s *Served) AddNARs(ctx context.Context, next func() (*pathinfo.Info, io.Re
 
 // AddEntries adds the paths of an OpAddMultipleToStore.
 func (s *Served) AddEntries(ctx context.Context, entries *protocol.Reader, o localstore.AddOptions) error {
-	return s.AddNARs(ctx, eachEntry(entries), o)
+	return s.AddNARs(ctx, limited.Entries(entries), o)
 }
 
 // AddDump is not supported.
@@ -264,7 +261,7 @@ func (s *Served) AddSignatures(ctx context.Context, p storepath.Path, sigs []pat
 
 // AddBuildLog is not supported.
 func (s *Served) AddBuildLog(context.Context, storepath.Path, io.Reader) error {
-	return s.lacks("Build log storage and retrieval")
+	return s.Lacks("Build log storage and retrieval")
 }
 
 // options are what the settings of the connection say about builds.
@@ -315,44 +312,5 @@ func (s *Served) SubstitutablePaths(context.Context, *session.Session, []storepa
 	return nil, nil
 }
 
-// Roots takes temporary roots, for which the protocol has no words.
-func (s *Served) Roots() worker.TempRoots { return servedRoots{s} }
-
-type servedRoots struct{ s *Served }
-
-// Add does nothing.
-func (servedRoots) Add(context.Context, ...storepath.Path) error { return nil }
-
-// Close closes the store.
-func (r servedRoots) Close() error { return r.s.Close() }
-
-// AddIndirectRoot is refused.
-func (s *Served) AddIndirectRoot(context.Context, string) error {
-	return s.lacks("Indirect GC roots registration")
-}
-
-// AddPermRoot is refused.
-func (s *Served) AddPermRoot(context.Context, storepath.Path, string) (string, error) {
-	return "", s.lacks("Local Filesystem Store")
-}
-
-// FindRoots is refused.
-func (s *Served) FindRoots(context.Context, *session.Session, bool) ([]protocol.Root, error) {
-	return nil, s.lacks("Garbage collection")
-}
-
-// Collect is refused.
-func (s *Served) Collect(context.Context, *session.Session, protocol.GCRequest) (protocol.GCResults, error) {
-	return protocol.GCResults{}, s.lacks("Garbage collection")
-}
-
-// OptimiseStore does nothing, as for every store that has no word for it.
-func (s *Served) OptimiseStore(context.Context) error { return nil }
-
-// OptimiseAll does nothing.
-func (s *Served) OptimiseAll(context.Context, localstore.OptimiseProgress) (localstore.OptimiseStats, error) {
-	return localstore.OptimiseStats{}, nil
-}
-
-// Verify finds nothing.
-func (s *Served) Verify(context.Context, localstore.VerifyOptions) (bool, error) { return false, nil }
+// Roots takes temporary roots, for which the protocol has no words. Closing them closes the store.
+func (s *Served) Roots() worker.TempRoots { return limited.Roots(s.Close) }

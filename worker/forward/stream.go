@@ -74,30 +74,6 @@ func (a *archive) close() error {
 	return nil
 }
 
-// errNotFlat is upstream's text (libutil/archive.cc).
-var errNotFlat = errors.New("regular file expected")
-
-// oneFile is the handler of an archive that must be one file.
-type oneFile struct {
-	use func(contents io.Reader) error
-}
-
-var _ nar.Handler = (*oneFile)(nil)
-
-// Directory fails.
-func (*oneFile) Directory(string) error { return errNotFlat }
-
-// EndDirectory fails.
-func (*oneFile) EndDirectory() error { return errNotFlat }
-
-// Symlink fails.
-func (*oneFile) Symlink(string, string) error { return errNotFlat }
-
-// Regular uses the contents.
-func (f *oneFile) Regular(_ string, _ bool, _ uint64, contents io.Reader) error {
-	return f.use(contents)
-}
-
 // keep gives a file that has no name any more, at its start, with what fill
 // writes to it.
 func keep(fill func(io.Writer) error) (_ *os.File, err error) {
