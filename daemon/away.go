@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -14,9 +15,11 @@ import (
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/protocol/wire"
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/cachestore"
+	"nixdaemon/worker/dummystore"
 	"nixdaemon/worker/forward"
 	"nixdaemon/worker/remote/peer"
 	"nixdaemon/worker/serving"
@@ -26,8 +29,8 @@ import (
 	"nixdaemon/worker/transfer/s3"
 )
 
-// away serves a store that is no directory of this machine and has no daemon that would do our work: a binary cache, or
-// what another machine serves by the serve protocol. Each connection opens it anew, as with upstream.
+// away serves a store that is no directory of this machine and has no daemon that would do our work: a binary cache,
+// what another machine serves by the serve protocol, or one in memory. Each connection opens it anew, as with upstream.
 type away struct {
 	cfg    *config.Config
 	log    zerolog.Logger
@@ -55,10 +58,11 @@ type awayStore interface {
 var (
 	_ awayStore = (*cachestore.Store)(nil)
 	_ awayStore = (*forward.Served)(nil)
+	_ awayStore = (*dummystore.Store)(nil)
 )
 
 // isAway tells of a scheme whether it leads to such a store.
-func isAway(scheme string) bool { return isCache(scheme) || scheme == "ssh" }
+func isAway(scheme string) bool { return isCache(scheme) || scheme == "ssh" || scheme == "dummy" }
 
 func newAway(cfg *config.Config, log zerolog.Logger, watch *observers) (*away, error) {
 	if err := checkReference(cfg.Store.Reference); err != nil {
@@ -75,6 +79,11 @@ func checkReference(ref settings.StoreReference) error {
 	case ref.Scheme == "ssh":
 		_, err := peer.Parse(ref, peer.Defaults{})
 		return err
+	case ref.Scheme == "dummy":
+		if ref.Authority != "" {
+			return fmt.Errorf("`dummy` store URIs must not contain an authority part %s", ref.Authority)
+		}
+		return nil
 	case strings.HasPrefix(ref.Scheme, "http") && (ref.Authority == "" || strings.HasPrefix(ref.Authority, "/")):
 		return errNoAuthority(ref.Scheme)
 	}
@@ -124,16 +133,44 @@ func (b *away) builder(ctx context.Context) (*awayBuilder, error) {
 	if err != nil {
 		return nil, err
 	}
-	subst := newSubstituter(b.opener, store, store.URI(), b.cfg.Settings.RequireSigs, b.keys.trustedKeys, b.watch)
-	b.shared = &awayBuilder{build.NewAway(store, build.Options{
-		Substituter: subst, IDs: &b.ids, Log: b.log, Features: b.cfg.Settings.ExperimentalFeatures,
-		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
-	}), subst, store}
+	b.shared = b.newBuilder(store)
 	return b.shared, nil
 }
 
-// connect opens the store for one connection, with who builds in it.
-func (b *away) connect(ctx context.Context) (awayStore, worker.Builder, worker.Substituter, error) {
+// newBuilder makes the scheduler of a store, which belongs to it.
+func (b *away) newBuilder(store awayStore) *awayBuilder {
+	subst := newSubstituter(b.opener, store, store.URI(), b.cfg.Settings.RequireSigs, b.keys.trustedKeys, b.watch)
+	return &awayBuilder{build.NewAway(store, build.Options{
+		Substituter: subst, IDs: &b.ids, Log: b.log, Features: b.cfg.Settings.ExperimentalFeatures,
+		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
+	}), subst, store}
+}
+
+// inMemory makes the store of one connection that is nobody else's, and its scheduler.
+func (b *away) inMemory(memory wire.Ledger) (*dummystore.Store, *awayBuilder) {
+	var own *awayBuilder
+	store := dummystore.New(dummystore.Options{
+		Dir: storepath.Dir(b.cfg.Store.StoreDir), ReadOnly: b.cfg.Store.ReadOnly, Memory: memory,
+		Features: worker.DerivationFeatures(b.cfg.Settings.ExperimentalFeatures),
+		Substitute: func(ctx context.Context, sess *session.Session, paths []storepath.Path) error {
+			return own.substitute(ctx, sess, paths)
+		},
+	})
+	own = b.newBuilder(store)
+	return store, own
+}
+
+// connect opens the store for one connection, with who builds in it. The connection calls done when it has ended.
+func (b *away) connect(ctx context.Context, memory wire.Ledger) (_ awayStore, _ worker.Builder, _ worker.Substituter, done func() error, err error) {
+	if b.cfg.Store.Reference.Scheme == "dummy" {
+		store, own := b.inMemory(memory)
+		return store, own, own.subst, own.close, nil
+	}
+	store, builder, subst, err := b.connectShared(ctx)
+	return store, builder, subst, func() error { return nil }, err
+}
+
+func (b *away) connectShared(ctx context.Context) (awayStore, worker.Builder, worker.Substituter, error) {
 	shared, err := b.builder(ctx)
 	if err != nil {
 		return nil, nil, nil, err
@@ -148,11 +185,12 @@ func (b *away) connect(ctx context.Context) (awayStore, worker.Builder, worker.S
 	return store, shared, shared.subst, nil
 }
 
-func (b *away) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
-	store, builder, subst, err := b.connect(ctx)
+func (b *away) serve(ctx context.Context, stream io.ReadWriter, peer Peer) (err error) {
+	store, builder, subst, done, err := b.connect(ctx, peer.Memory)
 	if err != nil {
 		return &unopenedError{error: err}
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: store, Builder: builder, Collector: store, Substituter: subst, Roots: store.Roots(),
 		RequireSigs: b.cfg.Settings.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion,
@@ -163,11 +201,12 @@ func (b *away) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error
 }
 
 // converse answers over the serve protocol.
-func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
-	store, builder, _, err := b.connect(ctx)
+func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) (err error) {
+	store, builder, _, done, err := b.connect(ctx, peer.Memory)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	return conversation(ctx, stream, b.cfg, serving.Options{
 		Store: store, Builder: builder, Roots: store.Roots(), Write: write, User: peer.User, Client: peer.Client,
 	})

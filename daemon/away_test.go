@@ -71,6 +71,35 @@ func TestServesCache(t *testing.T) {
 	}
 }
 
+// TestServesMemory: what a connection adds it can read, and nobody else.
+func TestServesMemory(t *testing.T) {
+	t.Setenv("NIX_CACHE_HOME", t.TempDir())
+	c := cachingClient(t, "dummy://?read-only=false")
+	var paths []storepath.Path
+	for range 2 {
+		info, err := c.AddToStore(t.Context(), protocol.AddToStoreRequest{
+			Name: "hello", MethodAlgo: storepath.PrintCAMethod(storepath.MethodText, nixhash.SHA256),
+		}, strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, info.Path)
+	}
+	var archive bytes.Buffer
+	if err := c.Dump(t.Context(), paths[0], &archive); err != nil || archive.Len() != 120 {
+		t.Errorf("%d bytes, %v", archive.Len(), err)
+	}
+	if err := c.BuildPaths(t.Context(), []derivation.DerivedPath{{Path: paths[0]}}, derivation.BuildNormal); err != nil {
+		t.Errorf("what is there: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if valid, err := cachingClient(t, "dummy://?read-only=false").IsValid(t.Context(), paths[0]); valid || err != nil {
+		t.Errorf("in another connection: %v, %v", valid, err)
+	}
+}
+
 // TestCacheGone: a cache that cannot be opened ends the connection, as upstream's worker ends, and may be there for the
 // next one.
 func TestCacheGone(t *testing.T) {
@@ -107,6 +136,7 @@ func TestCacheIsRefused(t *testing.T) {
 func TestAwayMistakes(t *testing.T) {
 	for uri, want := range map[string]string{
 		"file:///cache?compression=odd":      "option 'compression' has invalid value 'odd'",
+		"dummy://x":                          "`dummy` store URIs must not contain an authority part x",
 		"http:///x":                          "`http` Store requires a non-empty authority in Store URL",
 		"ssh://host?compress=maybe":          "Boolean setting 'compress' has invalid value 'maybe'",
 		"s3://bucket?compression-level=high": "setting 'compression-level' has invalid value 'high'",

@@ -34,7 +34,7 @@ type StoreConfig struct {
 	LogDir   string // build logs
 	RealDir  string // where the store directory physically is
 	BuildDir string // build-dir parameter; empty for the setting's
-	ReadOnly bool
+	ReadOnly bool   // also of the scheme dummy
 	// RequireSigs says whether input-addressed paths need a trusted signature: the parameter, else the setting.
 	RequireSigs           bool
 	IgnoreGCDeleteFailure bool
@@ -118,7 +118,11 @@ func (r *storeResolver) byKind(ref settings.StoreReference) error {
 		return fmt.Errorf("don't know how to open Nix store with scheme '%s'", ref.Scheme)
 	}
 	r.store.Kind = StoreRemote
-	return nil
+	if ref.Scheme == "dummy" {
+		r.store.ReadOnly = r.bool("read-only", true)
+		r.warnUnknownParams()
+	}
+	return r.err
 }
 
 // auto chooses by what is there: a state directory that can be used, another daemon, or for a user on a machine

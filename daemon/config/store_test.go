@@ -38,6 +38,17 @@ func TestLocalStores(t *testing.T) {
 	}
 }
 
+func TestDummyStore(t *testing.T) {
+	for uri, readOnly := range map[string]bool{"dummy://": true, "dummy://?read-only=false": false, "dummy://?read-only=1": true} {
+		if s, warnings := storeFor(t, uri, machine{}); s.Kind != StoreRemote || s.ReadOnly != readOnly || len(warnings) != 0 {
+			t.Errorf("%s: kind %d, read-only %v, warnings %q", uri, s.Kind, s.ReadOnly, warnings)
+		}
+	}
+	if _, warnings := storeFor(t, "dummy://?xx=1&priority=3", machine{}); !cmp.Equal(warnings, []string{"unknown setting 'xx'"}) {
+		t.Errorf("warnings %q", warnings)
+	}
+}
+
 func TestStoreParameters(t *testing.T) {
 	m := machine{args: []string{"--no-require-sigs", "--extra-experimental-features", "read-only-local-store local-overlay-store"}}
 	got, warnings := storeFor(t, "local?read-only=true&require-sigs=1&build-dir=/b&path-info-cache-size=5&trusted=yes"+
