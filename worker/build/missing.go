@@ -129,7 +129,12 @@ func (q *missingQuery) turn() error {
 // ask does something that may take long on a goroutine of its own; what it returns is called by the walk.
 func (q *missingQuery) ask(question func() func() error) {
 	q.asked++
-	q.work.Go(func() { q.answers <- q.guarded(question) })
+	q.work.Go(func() {
+		select {
+		case q.answers <- q.guarded(question):
+		case <-q.ctx.Done(): // the walk has ended, and there may be more answers than there is room for
+		}
+	})
 }
 
 func (q *missingQuery) guarded(question func() func() error) (answer func() error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -182,4 +183,39 @@ func TestQueryMissingSubstitutes(t *testing.T) {
 	if err != nil || !slices.Equal(m.WillBuild, []storepath.Path{top}) || len(m.WillSubstitute) != 2 || m.DownloadSize != 20 || m.NarSize != 200 {
 		t.Errorf("%+v, %v", m, err)
 	}
+}
+
+// deafCache answers no question before its asker has gone.
+type deafCache struct{ *cache }
+
+func (deafCache) Look(ctx context.Context, _ *session.Session, _ storepath.Path, _ storepath.ContentAddress) (*Offer, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+// Questions about one derivation's outputs are asked at once, however many there are. All must end with who asked.
+func TestQueryMissingGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c, sess := newCachedFarm(t)
+		defer f.close()
+		f.sched.subst = deafCache{c}
+		top := f.drv("top")
+		outputs := f.store.drvs[top].Outputs
+		for i := range 3 * maxAsked {
+			outputs["o"+strconv.Itoa(i)] = derivation.Output{Kind: derivation.InputAddressed, Path: testPath(1000+i, "top-o")}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := f.sched.QueryMissing(ctx, sess, []derivation.DerivedPath{{
+				Drv: &derivation.SingleDerivedPath{Path: top}, Outputs: derivation.OutputsSpec{All: true},
+			}})
+			done <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
