@@ -278,6 +278,9 @@ func (a *attempt) send(req *http.Request) (*http.Response, *fault) {
 	e := a.t.e
 	p, f := e.pool(a.at.Scheme, a.t.settings, a.t.request)
 	if f != nil {
+		if req.Body != nil {
+			req.Body.Close() // as a transport does
+		}
 		return nil, f
 	}
 	if a.at.Scheme == "https" && a.t.settings.HTTP2 {

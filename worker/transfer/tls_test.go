@@ -318,3 +318,25 @@ MAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIhAIGy40/+qpRQNF0TBIyro8U7lZ0Q4sqw
 D/2K7Y/l8lWXAiAfoAvIkgoyVWfZqs6Hzi8K9oMhLsje6qI70UQaobDXDg==
 -----END CERTIFICATE-----
 `
+
+// What is to be sent is let go of when not even a connection can be tried.
+func TestUploadWithoutCertificates(t *testing.T) {
+	w := newWorld(t)
+	w.set.CAFile, w.set.Attempts = filepath.Join(t.TempDir(), "none"), 1
+	closed := 0
+	body := func() (io.ReadCloser, int64, error) { return closeCounter{strings.NewReader("text"), &closed}, 4, nil }
+	_, err := w.get(t, &Request{Method: http.MethodPut, URL: "https://localhost/x", Body: body})
+	if err == nil || closed != 1 {
+		t.Errorf("closed %d times, %v", closed, err)
+	}
+}
+
+type closeCounter struct {
+	io.Reader
+	closed *int
+}
+
+func (c closeCounter) Close() error {
+	*c.closed++
+	return nil
+}
