@@ -27,6 +27,13 @@ type sighted struct {
 			Users                                          []string
 			Others                                         int
 		}
+		Waiting []struct {
+			Kind, What, Reason string
+			Open               int
+			For                []struct{ Kind, What, State string }
+			Users              []string
+		}
+		MoreWaiting int
 		Connections []struct {
 			User, Operation string
 		}

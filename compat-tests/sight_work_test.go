@@ -63,6 +63,40 @@ func TestSightOfSubstitution(t *testing.T) {
 	mustStop(t, d)
 }
 
+// TestSightOfInputs sees what a build waits for that has not begun, and no more of it when it has.
+func TestSightOfInputs(t *testing.T) {
+	c := requireClients(t)[0]
+	s := newScratch(t)
+	s.configureClient(t, c)
+	d := startDaemon(t, s, shared.daemon, daemonOptions{})
+	free := s.path("tmp/free")
+	below := shell("below", "until [ -e "+free+" ]; do sleep 0.05; done; echo > $out")
+	asked := s.ask(t, c, "", "nix-build", build(strings.Replace(shell("above", "echo > $out"), "{", "{ middle = "+
+		strings.Replace(shell("middle", "echo > $out"), "{", "{ below = "+below+";", 1)+";", 1))...)
+	s.await(t, c, "two that wait", func(v *sighted) bool {
+		w := v.Servers[0].Waiting
+		if len(w) != 2 || v.Servers[0].MoreWaiting != 0 {
+			return false
+		}
+		for i, name := range []string{"-above.drv", "-middle.drv"} {
+			if w[i].Kind != "build" || w[i].Reason != "inputs" || w[i].Open != 1 || !strings.HasSuffix(w[i].What, name) ||
+				len(w[i].For) != 1 || w[i].For[0].State != "running" || !strings.HasSuffix(w[i].For[0].What, "-below.drv") || strings.Join(w[i].Users, ",") != "root" {
+				return false
+			}
+		}
+		return true
+	})
+	if text, err := s.look(t, c, "", "status"); err != nil || !strings.Contains(text, "1 input: below running") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if err := os.WriteFile(free, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	asked.must(t)
+	s.await(t, c, "the end", func(v *sighted) bool { return len(v.Servers[0].Waiting) == 0 && len(v.Servers[0].Recent) == 3 })
+	mustStop(t, d)
+}
+
 // TestSightOfCollection sees a collection of garbage that is held up.
 func TestSightOfCollection(t *testing.T) {
 	c := requireClients(t)[0]

@@ -75,7 +75,7 @@ func (s *sight) over(b backend) {
 	}
 	s.local.Store(l)
 	s.board.Watch(board.Sources{
-		Dir: l.store.Dir(), Builds: l.scheduler.Status, Fetches: l.subst.Fetching, Garbage: l.collector.gc.Running,
+		Dir: l.store.Dir(), Builds: l.scheduler.Status, Waits: l.scheduler.Waits, Fetches: l.subst.Fetching, Garbage: l.collector.gc.Running,
 	})
 }
 
@@ -137,7 +137,11 @@ func (s *sight) Connected(c Connection) ClientObserver {
 }
 
 // Server is part of statussocket.Daemon.
-func (s *sight) Server() status.Server { return s.board.Server() }
+func (s *sight) Server() status.Server {
+	server := s.board.Server()
+	s.board.AddWaits(&server)
+	return server
+}
 
 // errUnknown says that something means no build.
 func errUnknown(what string) error { return fmt.Errorf("%w as '%s'", statussocket.ErrUnknown, what) }

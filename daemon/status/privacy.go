@@ -21,6 +21,10 @@ func (s Server) For(v Viewer) Server {
 		return s
 	}
 	s.Builds = each(s.Builds, func(b Build) Build { return b.forUser(v.User) })
+	s.Waiting = each(s.Waiting, func(w Wait) Wait {
+		w.Users, w.Others = only(v.User, w.Users, w.Others)
+		return w
+	})
 	s.Substitutions = each(s.Substitutions, func(f Substitution) Substitution {
 		if f.User != v.User {
 			f.User, f.Cache = "", ""
@@ -49,20 +53,22 @@ func (s Server) For(v Viewer) Server {
 }
 
 func (b Build) forUser(user string) Build {
-	mine := slices.Contains(b.Users, user)
-	n := len(b.Users)
-	b.Users = []string{}
-	if mine {
-		b.Users = []string{user}
-		n--
-	} else {
+	b.Users, b.Others = only(user, b.Users, b.Others)
+	if len(b.Users) == 0 {
 		b.LastLine = ""
 		if b.Machine != "" {
 			b.Machine = "another machine"
 		}
 	}
-	b.Others += n
 	return b
+}
+
+// only names one user of those who want something, and counts the others.
+func only(user string, users []string, others int) ([]string, int) {
+	if slices.Contains(users, user) {
+		return []string{user}, others + len(users) - 1
+	}
+	return []string{}, others + len(users)
 }
 
 func each[T any](list []T, change func(T) T) []T {

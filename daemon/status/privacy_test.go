@@ -19,6 +19,7 @@ func full() Server {
 			{ID: "10-1", Derivation: "/nix/store/a.drv", State: Running, Began: &began, Machine: "ssh://bob@farm", LastLine: "secret of bob", Phase: "buildPhase", Users: []string{"bob", "carol"}},
 			{ID: "10-2", Derivation: "/nix/store/b.drv", State: Running, LastLine: "shared", Machine: "ssh://farm", Users: []string{"alice", "bob"}},
 		},
+		Waiting:       []Wait{{Kind: KindBuild, What: "/nix/store/g.drv", Reason: "inputs", Users: []string{"bob", "alice"}}, {Kind: KindBuild, What: "/nix/store/h.drv", Users: []string{"carol"}, Others: 1}},
 		Requests:      []Request{{User: "alice", Client: 1}, {User: "bob", Client: 2}, {User: "carol", Client: 3}},
 		Substitutions: []Substitution{{Path: "/nix/store/c", Cache: "file:///home/bob/cache", User: "bob"}, {Path: "/nix/store/d", Cache: "https://cache", User: "alice"}},
 		Collection:    &Collection{Action: "delete-dead", For: "bob"},
@@ -48,6 +49,8 @@ func TestPrivacy(t *testing.T) {
 	want := full()
 	want.Builds[0].LastLine, want.Builds[0].Machine, want.Builds[0].Users, want.Builds[0].Others = "", "another machine", []string{}, 2
 	want.Builds[1].Users, want.Builds[1].Others = []string{"alice"}, 1
+	want.Waiting[0].Users, want.Waiting[0].Others = []string{"alice"}, 1
+	want.Waiting[1].Users, want.Waiting[1].Others = []string{}, 2
 	want.Requests, want.OtherRequests = want.Requests[:1], 2
 	want.Substitutions[0].Cache, want.Substitutions[0].User = "", ""
 	want.Collection.For = ""
@@ -79,7 +82,8 @@ func TestJSONForm(t *testing.T) {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	text, err := json.Marshal(Join(began, Server{
 		PID: 1, Release: "r", State: "serving", Since: began, Memory: 1, Slots: 2, Running: 1,
-		Builds:   []Build{{ID: "1-1", Derivation: "d", Mode: "check", State: "running", Reason: "x", Since: began, Queued: began, Began: &began, Machine: "m", Phase: "p", LastLine: "l", LogSize: 3, CPUSeconds: 1.5, Memory: 4, Processes: 2, Users: []string{"u"}, Others: 1}},
+		Builds:  []Build{{ID: "1-1", Derivation: "d", Mode: "check", State: "running", Reason: "x", Since: began, Queued: began, Began: &began, Machine: "m", Phase: "p", LastLine: "l", LogSize: 3, CPUSeconds: 1.5, Memory: 4, Processes: 2, Users: []string{"u"}, Others: 1}},
+		Waiting: []Wait{{Kind: "build", What: "w", Reason: "inputs", Open: 2, For: []Cause{{"substitution", "x", "running"}}, Users: []string{"u"}, Others: 1}}, MoreWaiting: 3, Problem: "p",
 		Requests: []Request{{User: "u", Client: 1, Since: began, Builds: Count{1, 2, 3, 4}}}, OtherRequests: 1,
 		Substitutions: []Substitution{{Path: "s", Cache: "c", Done: 1, Size: 2, Since: began, User: "u"}},
 		Collection:    &Collection{Action: "a", Step: "s", Since: began, For: "u", Dead: 1, Deleted: 2, Freed: 3, MaxFreed: 4},
@@ -90,8 +94,9 @@ func TestJSONForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	const at = `"2026-01-02T03:04:05Z"`
-	want := strings.NewReplacer("\n", "", "AT", at).Replace(`{"version":1,"time":AT,"servers":[{"pid":1,"release":"r","state":"serving","since":AT,"memory":1,"slots":2,"running":1,
+	want := strings.NewReplacer("\n", "", "AT", at).Replace(`{"version":1,"time":AT,"servers":[{"pid":1,"release":"r","state":"serving","since":AT,"problem":"p","memory":1,"slots":2,"running":1,
 "builds":[{"id":"1-1","derivation":"d","mode":"check","state":"running","reason":"x","since":AT,"queued":AT,"began":AT,"machine":"m","phase":"p","lastLine":"l","logSize":3,"cpuSeconds":1.5,"memory":4,"processes":2,"users":["u"],"others":1}],
+"waiting":[{"kind":"build","what":"w","reason":"inputs","open":2,"for":[{"kind":"substitution","what":"x","state":"running"}],"users":["u"],"others":1}],"moreWaiting":3,
 "requests":[{"user":"u","client":1,"since":AT,"builds":{"done":1,"open":2,"running":3,"failed":4},"substitutions":{"done":0,"open":0,"running":0,"failed":0}}],"otherRequests":1,
 "substitutions":[{"path":"s","cache":"c","done":1,"size":2,"since":AT,"user":"u"}],
 "collection":{"action":"a","step":"s","since":AT,"for":"u","dead":1,"deleted":2,"freed":3,"maxFreed":4},

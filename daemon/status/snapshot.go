@@ -42,6 +42,10 @@ type Server struct {
 	Running int `json:"running"`
 	// Builds run or wait; those that run come first, the oldest of each state before the others.
 	Builds []Build `json:"builds"`
+	// Waiting are parts of requests on which no work is done yet, those first that wait for the fewest things; MoreWaiting
+	// counts those that are not listed.
+	Waiting     []Wait `json:"waiting"`
+	MoreWaiting int    `json:"moreWaiting,omitempty"`
 	// Requests are what clients wait for.
 	Requests []Request `json:"requests"`
 	// OtherRequests are those of others than who asks.
@@ -92,6 +96,31 @@ type Build struct {
 	// Users want it, Others is how many more do.
 	Users  []string `json:"users"`
 	Others int      `json:"others,omitempty"`
+}
+
+// Wait is a derivation to be built, or a path to be fetched, that waits for others.
+type Wait struct {
+	// Kind is "build" or "substitution", What the derivation or the path.
+	Kind string `json:"kind"`
+	What string `json:"what"`
+	// Reason is "inputs", "references", "substitution slot" or "answer of a cache"; Open is how many inputs or references
+	// are missing.
+	Reason string `json:"reason"`
+	Open   int    `json:"open,omitempty"`
+	// For is some of the work that it waits for, however far below; what runs comes first.
+	For []Cause `json:"for,omitempty"`
+	// Users want it, Others is how many more do.
+	Users  []string `json:"users"`
+	Others int      `json:"others,omitempty"`
+}
+
+// Cause is work that something waits for.
+type Cause struct {
+	// Kind is "build" or "substitution", What the derivation or the path.
+	Kind string `json:"kind"`
+	What string `json:"what"`
+	// State is "running", "queued" for a build that has a line of its own, or the reason that a substitution waits for.
+	State string `json:"state"`
 }
 
 // Request is what one client waits for.

@@ -49,7 +49,8 @@ type request struct {
 	inbox inbox
 
 	since  time.Time
-	counts shownCounts // for whoever looks
+	counts shownCounts // for whoever looks, as is the next
+	waits  shownWaits
 }
 
 // shownCounts are how far a request was when it last waited.

@@ -52,13 +52,21 @@ type pathGoal struct {
 	repair bool
 	offer  *Offer
 	broken bool // some offer could not be fetched
+	stage  fetchStage
 }
 
+// fetchStage is what a path's goal does itself, for whoever looks.
+type fetchStage uint8
+
+const (
+	fetchIdle    fetchStage = iota // waits for references, or is at nothing
+	fetchAsking                    // waits for substituters to say who has it
+	fetchQueued                    // waits for its turn
+	fetchRunning                   // gets it
+)
+
 func (r *request) path(p storepath.Path, ca storepath.ContentAddress, repair bool) *goal {
-	key := "a$" + p.Name() + "$" + r.dir.Print(p)
-	if repair {
-		key += "$repair"
-	}
+	key := pathKey(r.dir, p, repair)
 	if g, ok := r.find(key); ok {
 		return g
 	}
@@ -67,6 +75,15 @@ func (r *request) path(p storepath.Path, ca storepath.ContentAddress, repair boo
 	s.owner = s
 	r.roots = append(r.roots, p)
 	return s.goal
+}
+
+// pathKey is the key of a path's goal.
+func pathKey(dir storepath.Dir, p storepath.Path, repair bool) string {
+	key := "a$" + p.Name() + "$" + dir.Print(p)
+	if repair {
+		key += "$repair"
+	}
+	return key
 }
 
 func (p *pathGoal) begin() {
@@ -99,7 +116,7 @@ func (p *pathGoal) find() {
 		p.found(offer, err)
 		return
 	}
-	p.step = nil
+	p.step, p.stage = nil, fetchAsking
 	r.fetching.start(r, func(ctx context.Context) func() {
 		offer, err := r.s.subst.Find(ctx, r.sess, p.path, p.ca, after)
 		return func() { p.found(offer, err) }
@@ -108,6 +125,7 @@ func (p *pathGoal) find() {
 
 func (p *pathGoal) found(offer *Offer, err error) {
 	r := p.r
+	p.stage = fetchIdle
 	switch {
 	case err != nil && !r.sess.Settings.Fallback:
 		r.fail(err)
@@ -147,7 +165,7 @@ func (p *pathGoal) haveReferences() {
 		p.goal.fail(e, failuref(derivation.StatusDependencyFailed, "some references of path '%s' could not be realised", r.dir.Print(p.path)))
 		return
 	}
-	p.step = nil
+	p.step, p.stage = nil, fetchQueued
 	r.fetching.queue = append(r.fetching.queue, p)
 	r.startFetches()
 }
@@ -167,6 +185,7 @@ func (r *request) startFetches() {
 		f.queue = f.queue[1:]
 		r.progress.fetching++
 		offer := p.offer
+		p.stage = fetchRunning
 		f.start(r, func(ctx context.Context) func() {
 			err := r.s.subst.Fetch(ctx, r.sess, offer, p.repair)
 			return func() { p.fetched(err) }
@@ -177,6 +196,7 @@ func (r *request) startFetches() {
 func (p *pathGoal) fetched(err error) {
 	r := p.r
 	r.progress.fetching--
+	p.stage = fetchIdle
 	p.withdraw()
 	defer r.startFetches()
 	switch {

@@ -28,8 +28,10 @@ import (
 
 // Sources are who does the work; nil ones do none.
 type Sources struct {
-	Dir     storepath.Dir
-	Builds  func() build.Status
+	Dir    storepath.Dir
+	Builds func() build.Status
+	// Waits lists so many parts of each request that wait, and counts all.
+	Waits   func(most int) ([]build.Wait, int)
 	Fetches func() []substitute.FetchStatus
 	Garbage func() *gc.Progress
 	// Problem tells why no client is served; nil where that cannot be.

@@ -41,6 +41,13 @@ func TestServer(t *testing.T) {
 			}, {ID: 8, Drv: drv, State: "queued", Cgroup: t.TempDir()}},
 				Requests: []build.RequestStatus{{ClientID: build.ClientID{User: "alice", Client: 1}, Counts: build.Counts{Builds: build.Count{Open: 3}}}}}
 		},
+		Waits: func(most int) ([]build.Wait, int) {
+			alice, bob := build.ClientID{User: "alice"}, build.ClientID{User: "bob"}
+			return []build.Wait{
+				{ClientID: alice, Path: drv, Reason: "inputs", Open: 1, For: []build.Cause{{Path: out, Fetch: true, State: "running"}}},
+				{ClientID: bob, Path: drv, Reason: "inputs", Open: 1}, {ClientID: bob, Path: drv, Fetch: true, Reason: "substitution slot"},
+			}, 5
+		},
 		Fetches: func() []substitute.FetchStatus {
 			return []substitute.FetchStatus{{Fetch: substitute.Fetch{Path: out, Cache: "file:///c", NarSize: 10, User: "bob"}, Done: 4}}
 		},
@@ -68,6 +75,11 @@ func TestServer(t *testing.T) {
 	}
 	if r := s.Requests[0]; r.User != "alice" || r.Builds.Open != 3 {
 		t.Errorf("request %+v", r)
+	}
+	b.AddWaits(&s)
+	if got, want := fmt.Sprint(s.Waiting, s.MoreWaiting), fmt.Sprintf("[{build %[1]s inputs 1 [{substitution %[2]s running}] [alice bob] 0} {substitution %[1]s substitution slot 0 [] [bob] 0}] 2",
+		"/nix/store/"+drv.Base(), "/nix/store/"+out.Base()); got != want {
+		t.Errorf("waiting %s, want %s", got, want)
 	}
 	b.Drain()
 	if s := b.Server(); s.State != "draining" {

@@ -167,11 +167,57 @@ func (p *painter) waiting() {
 		}
 		t.add("", name(b), p.number(b.ID), reason, p.since(b.Since), people(b.Users, b.Others))
 	})
-	if more := p.forInputs(known); more > 0 {
-		t.add("", fmt.Sprintf("%d more", more), "", "their inputs", "", "")
+	listed, more := p.waits(&t)
+	if listed == 0 {
+		more = p.forInputs(known)
+	}
+	if more > 0 {
+		t.add("", fmt.Sprintf("%d more", more), "", "others", "", "")
 		t.rows[len(t.rows)-1].count = int(min(more, 1<<30))
 	}
 	p.table(&t, rankWaiting)
+}
+
+// waits lists parts of requests on which no work is done yet, and tells how many more there are.
+func (p *painter) waits(t *table) (listed int, more uint64) {
+	const most = 20 // they are many, and all much the same
+	for _, s := range p.s.Servers {
+		for _, w := range s.Waiting[:min(len(s.Waiting), most)] {
+			t.add("", clean(status.Name(w.What)), "", waitsFor(w), "", people(w.Users, w.Others))
+			listed++
+		}
+		more += uint64(s.MoreWaiting + max(len(s.Waiting)-most, 0))
+	}
+	return listed, more
+}
+
+// waitsFor says what something waits for: "3 inputs: glibc running, gcc queued".
+func waitsFor(w status.Wait) string {
+	var text string
+	switch w.Reason {
+	case "inputs", "references":
+		text = plural(w.Open, strings.TrimSuffix(w.Reason, "s"))
+	case "answer of a cache":
+		text = "an " + w.Reason
+	default:
+		text = "a " + clean(w.Reason)
+	}
+	for i, c := range w.For {
+		if i == 0 {
+			text += ": "
+		} else {
+			text += ", "
+		}
+		state := clean(c.State)
+		switch {
+		case c.Kind == status.KindSubstitution && c.State == status.Running:
+			state = "on its way"
+		case c.Kind == status.KindSubstitution:
+			state = "waits for " + state
+		}
+		text += clean(status.Name(c.What)) + " " + state
+	}
+	return text
 }
 
 // forInputs is how many builds are wanted that have not even begun to wait for a slot. Two clients may want the same.

@@ -41,6 +41,15 @@ func busy(now int) status.Snapshot {
 	}
 	return status.Join(at(now), status.Server{
 		PID: 10, Release: "2.34.8", State: "serving", Since: at(-11000), Memory: 18 << 20, Slots: 4, Running: 2, Builds: builds,
+		Waiting: []status.Wait{
+			{Kind: status.KindBuild, What: drv("i", "nix"), Reason: "inputs", Open: 3, Users: []string{"alice"}, For: []status.Cause{
+				{Kind: status.KindBuild, What: drv("a", "hello-2.12"), State: status.Running}, {Kind: status.KindSubstitution, What: "/nix/store/h-llvm-20", State: status.Running},
+				{Kind: status.KindBuild, What: drv("f", "package-0"), State: status.Queued}}},
+			{Kind: status.KindSubstitution, What: "/nix/store/h-clang", Reason: "references", Open: 1, Users: []string{}, Others: 1, For: []status.Cause{
+				{Kind: status.KindSubstitution, What: "/nix/store/h-zlib", State: "substitution slot"}}},
+			{Kind: status.KindSubstitution, What: "/nix/store/h-zlib", Reason: "substitution slot", Users: []string{"bob"}},
+			{Kind: status.KindSubstitution, What: "/nix/store/h-ncurses", Reason: "answer of a cache", Users: []string{"bob"}},
+		}, MoreWaiting: 4711,
 		Requests: []status.Request{{User: "alice", Builds: status.Count{Open: 30, Running: 2}}, {User: "bob", Builds: status.Count{Open: 3}}},
 		Substitutions: []status.Substitution{
 			{Path: "/nix/store/h-llvm-20", Cache: "https://cache.example.org", Done: uint64(now) * 3 << 20, Size: 400 << 20, Since: at(0), User: "alice"},
