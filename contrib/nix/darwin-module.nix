@@ -5,7 +5,6 @@
 {
   config,
   lib,
-  pkgs,
   ...
 }:
 
@@ -13,15 +12,7 @@ let
   cfg = config.services.nixdaemon;
 in
 {
-  options.services.nixdaemon = {
-    enable = lib.mkEnableOption "nixdaemon as the Nix daemon, in place of that of nix.package";
-    package = lib.mkOption {
-      type = lib.types.package;
-      default = pkgs.nixdaemon or (pkgs.callPackage ./package.nix { });
-      defaultText = lib.literalExpression "pkgs.nixdaemon";
-      description = "The package with bin/nix-daemon.";
-    };
-  };
+  imports = [ ./options.nix ];
 
   config = lib.mkIf cfg.enable {
     launchd.daemons.nix-daemon.command = lib.mkForce "${cfg.package}/bin/nix-daemon";
