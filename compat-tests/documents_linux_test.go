@@ -7,19 +7,48 @@ import (
 	"testing"
 )
 
-// shellBlock is a piece of a document that is to be run: by everybody, or by those who have installed in a certain way.
-var shellBlock = regexp.MustCompile("(?s)```sh(?: (\\w+))?\n(.*?)```")
+// shellBlock is a piece of a document that is to be run: by everybody, or by those who have installed in certain ways.
+var shellBlock = regexp.MustCompile("(?ms)^```sh((?: \\w+)*)\n(.*?)^```$")
 
 // runDocument runs the pieces of a document that concern a way, one after the other.
 func (m *system) runDocument(name, way string) {
 	m.t.Helper()
+	m.runText(name, documents(m.t)[name], way)
+}
+
+// runUntil runs what stands before a heading.
+func (m *system) runUntil(name, way, heading string) {
+	m.t.Helper()
+	before, _ := m.cutDocument(name, heading)
+	m.runText(name, before, way)
+}
+
+// runAfter runs what follows a heading.
+func (m *system) runAfter(name, way, heading string) {
+	m.t.Helper()
+	_, after := m.cutDocument(name, heading)
+	m.runText(name, after, way)
+}
+
+func (m *system) cutDocument(name, heading string) (before, after string) {
+	m.t.Helper()
+	before, after, found := strings.Cut(documents(m.t)[name], heading)
+	if !found {
+		m.t.Fatalf("%s has no %q", name, heading)
+	}
+	return before, after
+}
+
+func (m *system) runText(name, text, way string) {
+	m.t.Helper()
 	run := 0
-	for _, block := range shellBlock.FindAllStringSubmatch(documents(m.t)[name], -1) {
-		if block[1] != "" && block[1] != way {
+	m.write("/srv/.cwd", "/srv\n", 0o644) // each piece goes on where the one before has ended
+	for _, block := range shellBlock.FindAllStringSubmatch(text, -1) {
+		if ways := strings.Fields(block[1]); len(ways) > 0 && !slices.Contains(ways, way) {
 			continue
 		}
 		run++
-		m.must("/bin/bash", "-ec", "cd /srv\n"+block[2])
+		m.must("/bin/bash", "-ec", "cd \"$(cat /srv/.cwd)\"\n"+block[2]+"\npwd > /srv/.cwd")
 	}
 	if run == 0 {
 		m.t.Errorf("nothing of %s was run", name)
@@ -57,7 +86,7 @@ func TestDocumentsSayHowTheyAreRun(t *testing.T) {
 		open := false
 		for _, m := range fence.FindAllStringSubmatch(text, -1) {
 			open = !open
-			if open && !slices.Contains([]string{"sh", "sh debian", "sh tarball", "conf"}, strings.TrimSpace(m[1])) {
+			if kind := strings.Fields(m[1]); open && (len(kind) == 0 || !slices.Contains([]string{"sh", "conf"}, kind[0])) {
 				t.Errorf("%s has a block of the kind %q, of which no test knows", name, m[1])
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,11 +17,31 @@ import (
 	"time"
 )
 
-// system is a small Debian system with systemd as its process 1, in namespaces of its own. Its files lie over those
+// initSystem is what a machine has as its process 1.
+type initSystem struct {
+	machine string // as get-machine calls it
+	command string
+	comm    string // the process' own name
+	reboot  []string
+	// isUp asks, in the machine, whether the start has come to its end.
+	isUp []string
+	// up are the answers that say so; none if any will do.
+	up []string
+}
+
+func systemd() initSystem {
+	return initSystem{
+		command: "/sbin/init systemd.show_status=false", comm: "systemd", reboot: []string{"systemctl", "reboot"},
+		isUp: []string{"systemctl", "is-system-running"}, up: []string{"running", "degraded"},
+	}
+}
+
+// system is a small Debian system with an init system as its process 1, in namespaces of its own. Its files lie over those
 // that get-machine has made, which stay as they are; they outlive the machine's boots, as a disk does. Nothing of it
 // is seen from outside.
 type system struct {
 	t    *testing.T
+	init initSystem
 	base string // of its files, in the holder's mount namespace
 	// holder keeps the mounts while the machine is down.
 	holder *exec.Cmd
@@ -38,14 +59,20 @@ const systemLimit = 3 * time.Minute
 // slow is what a test tells of.
 const slow = 5 * time.Second
 
-// newSystem makes a machine, down, or skips the test where there can be none.
+// newSystem makes a machine with systemd, down, or skips the test where there can be none.
 func newSystem(t *testing.T) *system {
+	t.Helper()
+	return newSystemOf(t, systemd())
+}
+
+// newSystemOf makes one with another init system.
+func newSystemOf(t *testing.T, init initSystem) *system {
 	t.Helper()
 	requireClients(t)
 	if os.Getuid() != 0 {
 		t.Skip("only root can boot a machine in namespaces")
 	}
-	cmd := exec.Command("./get-machine")
+	cmd := exec.Command("./get-machine", init.machine)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	clients, err := clientsDir()
@@ -60,7 +87,7 @@ func newSystem(t *testing.T) *system {
 		}
 		t.Skipf("no machine: %v: %s", err, stderr.String())
 	}
-	m := &system{t: t, base: newScratch(t).path("machine")}
+	m := &system{t: t, init: init, base: newScratch(t).path("machine")}
 	if err := os.Mkdir(m.base, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -138,13 +165,13 @@ func (m *system) install(program, name string) {
 	}
 }
 
-// bootScript makes process 1 in what systemd expects of a machine: a cgroup that is the root of all, fresh /proc, /sys,
+// bootScript makes process 1 in what an init system expects of a machine: a cgroup that is the root of all, fresh /proc, /sys,
 // /dev and /run, mounts that are shared, and another boot id than before. What it runs in has been unshared but for the cgroups, whose root shall be the new one.
 const bootScript = `
 cd "$1"
 mkdir "cgroup/$2"
 echo $$ > "cgroup/$2/cgroup.procs"
-exec unshare --cgroup --pid --fork --kill-child --mount --uts --ipc --net --propagation private /bin/sh -ec '
+INIT=$3 exec unshare --cgroup --pid --fork --kill-child --mount --uts --ipc --net --propagation private /bin/sh -ec '
 cd root
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount -t sysfs -o nosuid,nodev,noexec sysfs sys
@@ -161,29 +188,29 @@ mount --bind run/boot-id proc/sys/kernel/random/boot_id
 hostname machine
 mkdir -p run/outside
 pivot_root . run/outside
-exec chroot . /bin/sh -ec "umount -l /run/outside; rmdir /run/outside; mount --make-rshared /; exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /sbin/init systemd.show_status=false" < /dev/null
+exec chroot . /bin/sh -ec "umount -l /run/outside; rmdir /run/outside; mount --make-rshared /; exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin $INIT" < /dev/null
 '
 `
 
-// up boots the machine and waits until systemd has done what it does at start.
+// up boots the machine and waits until its init system has done what it does at start.
 func (m *system) up() {
 	m.t.Helper()
 	m.boots++
 	m.console = &lockedBuffer{}
-	m.boot = m.outside("/bin/sh", "-ec", bootScript, "sh", m.base, m.group())
+	m.boot = m.outside("/bin/sh", "-ec", bootScript, "sh", m.base, m.group(), m.init.command)
 	m.boot.Stdout, m.boot.Stderr = m.console, m.console
 	if err := m.boot.Start(); err != nil {
 		m.t.Fatal(err)
 	}
 	err := poll(systemLimit, func() error {
-		if m.pid = m.init(); m.pid == 0 {
+		if m.pid = m.processOne(); m.pid == 0 {
 			return errors.New("no process 1")
 		}
-		state, err := m.try("systemctl", "is-system-running")
-		if s := strings.TrimSpace(state); s == "running" || s == "degraded" {
+		state, err := m.try(m.init.isUp...)
+		if slices.Contains(m.init.up, state) || len(m.init.up) == 0 && err == nil {
 			return nil
 		}
-		return fmt.Errorf("systemd is %q: %w", state, err)
+		return fmt.Errorf("%s is %q: %w", m.init.comm, state, err)
 	})
 	if err != nil {
 		m.t.Fatalf("the machine does not come up: %v\n%s", err, m.console)
@@ -201,10 +228,10 @@ func (m *system) group() string {
 	return fmt.Sprintf("nixdaemon-machine-%d-%d", m.holder.Process.Pid, m.boots)
 }
 
-// init is the number of the machine's process 1, 0 before it is systemd.
-func (m *system) init() int {
+// processOne is the number of the machine's process 1, 0 before it is the init system.
+func (m *system) processOne() int {
 	for _, pid := range childrenOf(m.boot.Process.Pid) {
-		if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) == "systemd\n" {
+		if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) == m.init.comm+"\n" {
 			return pid
 		}
 	}
@@ -302,10 +329,10 @@ func (m *system) journal(unit, text string) int {
 	return strings.Count(out, text)
 }
 
-// reboot has the machine end as systemd does, and boots it again.
+// reboot has the machine end as its init system does, and boots it again.
 func (m *system) reboot() {
 	m.t.Helper()
-	m.try("systemctl", "reboot") // which may take the command along
+	m.try(m.init.reboot...) // which may take the command along
 	gone := make(chan struct{})
 	go func() {
 		m.boot.Wait()
@@ -326,7 +353,7 @@ func (m *system) down() {
 	if m.boot == nil {
 		return
 	}
-	if pid := m.init(); pid != 0 {
+	if pid := m.processOne(); pid != 0 {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	m.boot.Process.Kill()
