@@ -121,8 +121,34 @@ func TestDebianPackage(t *testing.T) {
 	m.must("dpkg", "-P", "nixdaemon")
 	m.nothingLeft(t)
 
-	m.must("dpkg", "-P", "nix-setup-systemd", "nix-bin")
+	m.outlivesTheirs(t, ours)
+	m.must("dpkg", "-P", "nix-bin")
 	m.alone(t, ours)
+}
+
+// outlivesTheirs removes, and then purges, the package whose units have the names of ours, which that stops and disables.
+func (m *system) outlivesTheirs(t *testing.T, ours string) {
+	t.Helper()
+	m.must("dpkg", "-i", ours)
+	for _, how := range []string{"-r", "-P"} {
+		b := m.startBuild("their" + how)
+		m.must("dpkg", how, "nix-setup-systemd")
+		m.write("/etc/nix/nix.conf", "sandbox = false\nsubstituters =\n", 0o644) // which the purge deletes
+		for _, unit := range []string{service, socket} {
+			m.awaitProperty(unit, "ActiveState", "active")
+			if state := m.property(unit, "UnitFileState"); state != "enabled" {
+				t.Errorf("after dpkg %s of theirs %s is %s", how, unit, state)
+			}
+		}
+		m.must("systemctl", "reload", service)
+		m.build("without-their" + how)
+		b.finish()
+	}
+	m.reboot()
+	m.awaitProperty(service, "ActiveState", "active")
+	m.build("without-theirs-rebooted")
+	m.must("dpkg", "-P", "nixdaemon")
+	m.nothingLeft(t)
 }
 
 // nothingLeft expects no trace of our package.
