@@ -16,6 +16,7 @@ type lateRoots struct {
 	mu     sync.Mutex
 	roots  *TempRoots  // nil for none
 	count  int         // of paths in roots
+	until  time.Time   // they are kept
 	expiry *time.Timer // set while there are roots
 	closed bool
 }
@@ -45,14 +46,20 @@ func (s *Store) HoldRoot(p storepath.Path) error {
 		return err
 	}
 	l.count++
+	l.until = time.Now().Add(lateRootTime)
 	l.expiry.Reset(lateRootTime)
 	return nil
 }
 
-// expire drops the roots. What fails then is a file that any collector takes for a dead process's.
+// expire drops the roots when their time is up: another may have come while the timer waited for the mutex. What fails
+// then is a file that any collector takes for a dead process's.
 func (l *lateRoots) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if left := time.Until(l.until); l.roots != nil && left > 0 {
+		l.expiry.Reset(left)
+		return
+	}
 	l.drop()
 }
 

@@ -1,6 +1,9 @@
 package localstore
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestHoldRoot(t *testing.T) {
 	s := open(t, nil)
@@ -12,6 +15,11 @@ func TestHoldRoot(t *testing.T) {
 	if all, err := s.TempRootPaths(); len(all) != 2 || err != nil {
 		t.Errorf("roots: %v, %v", all, err)
 	}
+	s.late.expire() // by a timer that was too late to be set anew
+	if all, err := s.TempRootPaths(); len(all) != 2 || err != nil {
+		t.Errorf("roots before their time is up: %v, %v", all, err)
+	}
+	s.late.until = time.Now()
 	s.late.expire()
 	if all, err := s.TempRootPaths(); len(all) != 0 || err != nil {
 		t.Errorf("roots in the end: %v, %v", all, err)
