@@ -1,8 +1,11 @@
 package cachestore
 
 import (
+	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"nixdaemon/protocol/nixhash"
 )
@@ -20,11 +23,17 @@ func (c narCache) get(h nixhash.Hash, limit int64) []byte {
 	if c.dir == "" {
 		return nil
 	}
-	info, err := os.Lstat(c.file(h))
+	// Without O_NONBLOCK a pipe of that name would keep us waiting.
+	f, err := os.OpenFile(c.file(h), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() || info.Size() > limit {
 		return nil
 	}
-	data, err := os.ReadFile(c.file(h))
+	data, err := io.ReadAll(io.LimitReader(f, limit)) // it may be growing
 	if err != nil || nixhash.Of(nixhash.SHA256, string(data)) != h {
 		return nil
 	}
@@ -44,7 +53,7 @@ func (c narCache) put(h nixhash.Hash, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	err = firstOf(err, firstOf(f.Chmod(0o666), f.Close()))
+	err = firstOf(err, firstOf(f.Chmod(0o644), f.Close()))
 	if err == nil {
 		err = os.Rename(f.Name(), c.file(h))
 	}

@@ -40,6 +40,15 @@ func TestNarCache(t *testing.T) {
 	if kept, err := os.ReadFile(file); err != nil || string(kept) != string(data) {
 		t.Fatalf("%d bytes are kept, %v", len(kept), err)
 	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o644 {
+		t.Errorf("kept with mode %v, %v: others may write to it", info.Mode(), err)
+	}
+	w.must(os.Remove(file))
+	w.must(os.Symlink(filepath.Join(dir, "elsewhere"), file))
+	w.must(read())
+	if info, err := os.Lstat(file); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("a link was kept: %v, %v", info.Mode(), err)
+	}
 	w.must(os.WriteFile(file, []byte("something else"), 0o600))
 	w.must(read())
 	if kept, err := os.ReadFile(file); err != nil || string(kept) != string(data) {
