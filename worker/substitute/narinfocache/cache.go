@@ -24,8 +24,14 @@ import (
 // FileName is what upstream's release 2.34.8 calls the file, in the directory of the user's caches.
 const FileName = "binary-cache-v7.sqlite"
 
-// maxInfos bounds the narinfos in memory.
-const maxInfos = 65536
+const (
+	// maxInfos and maxBytes bound the narinfos in memory.
+	maxInfos = 65536
+	maxBytes = 128 << 20
+	// maxAnswer is what a single answer may have: a cache that says more is asked each time. It is far more than any
+	// path needs.
+	maxAnswer = 2 << 20
+)
 
 // Options say where the file is.
 type Options struct {
@@ -71,6 +77,23 @@ type answer struct {
 	info    *narinfo.NarInfo
 	content string // of a realisation
 	time    int64  // in seconds since 1970
+}
+
+// bytes is about how much memory an answer takes.
+func (a *answer) bytes() int {
+	const fixed, perReference, perSignature = 512, 96, 32
+	n := fixed + len(a.content)
+	if a.info == nil {
+		return n
+	}
+	n += len(a.info.URL) + len(a.info.Compression) + perReference*len(a.info.References)
+	for _, ref := range a.info.References {
+		n += len(ref.Base())
+	}
+	for _, sig := range a.info.Sigs {
+		n += perSignature + len(sig)
+	}
+	return n
 }
 
 func (a *answer) present() bool { return a.info != nil || a.content != "" }
@@ -262,6 +285,10 @@ func (c *Cache) remembered(k key) (answer, bool) {
 func (c *Cache) set(k key, a answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if a.bytes() > maxAnswer {
+		c.infos.remove(k)
+		return
+	}
 	if c.file == nil || a.info != nil {
 		c.infos.put(k, a)
 	}
@@ -282,6 +309,7 @@ func (c *Cache) set(k key, a answer) {
 // full.
 type generations struct {
 	young, old map[key]answer
+	size       int // bytes that were put into young
 }
 
 func (g *generations) get(k key) (answer, bool) {
@@ -296,10 +324,11 @@ func (g *generations) get(k key) (answer, bool) {
 }
 
 func (g *generations) put(k key, a answer) {
-	if len(g.young) >= maxInfos/2 || g.young == nil {
-		g.young, g.old = make(map[key]answer), g.young
+	if len(g.young) >= maxInfos/2 || g.size >= maxBytes/2 || g.young == nil {
+		g.young, g.old, g.size = make(map[key]answer), g.young, 0
 	}
 	g.young[k] = a
+	g.size += a.bytes()
 }
 
 func (g *generations) remove(k key) {

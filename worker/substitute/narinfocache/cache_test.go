@@ -2,6 +2,7 @@ package narinfocache
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -303,6 +304,33 @@ func TestBounded(t *testing.T) {
 	}
 	if n := len(g.young) + len(g.old); n > maxInfos {
 		t.Errorf("%d in memory", n)
+	}
+}
+
+// TestBoundedBytes has a cache that says much about each path.
+func TestBoundedBytes(t *testing.T) {
+	c := New(Options{})
+	defer c.Close()
+	long := someInfo(t)
+	long.URL = strings.Repeat("x", maxAnswer-4096)
+	for i := range 3 * maxBytes / maxAnswer {
+		c.SetInfo(uri, fmt.Sprintf("%032d", i), long)
+	}
+	size := 0
+	for _, half := range []map[key]answer{c.infos.young, c.infos.old} {
+		for _, a := range half {
+			size += a.bytes()
+		}
+	}
+	if size > maxBytes+maxAnswer {
+		t.Errorf("%d bytes in memory", size)
+	}
+	longer := someInfo(t)
+	longer.URL = strings.Repeat("x", maxAnswer)
+	c.SetInfo(uri, part, someInfo(t))
+	c.SetInfo(uri, part, longer)
+	if _, known := c.Info(uri, part, week); known {
+		t.Error("an answer is remembered that has become too long")
 	}
 }
 
