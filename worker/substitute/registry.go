@@ -3,6 +3,7 @@ package substitute
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -36,8 +37,8 @@ type registry struct {
 	uses   uint64
 }
 
-// storeKey is a canonical reference, and the client where each has its own: what is in a directory or a local store may
-// have been replaced between two clients, and opening it costs next to nothing.
+// storeKey is a canonical reference, and the client where each has its own: what is in a directory may have been replaced
+// between two clients, and opening it costs next to nothing.
 type storeKey struct {
 	ref    string
 	client uint64
@@ -178,8 +179,11 @@ func (r *registry) get(ctx context.Context, sess *session.Session, ref settings.
 		if err != nil {
 			o.source = nil
 		}
-		if ctx.Err() == nil {
+		switch {
+		case ctx.Err() == nil:
 			r.keep(key, o)
+		case o.source != nil: // nobody waits for it any more
+			o.source, o.err = nil, errors.Join(context.Cause(ctx), o.source.Close())
 		}
 		return o, nil
 	})

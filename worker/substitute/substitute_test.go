@@ -11,10 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/narinfo"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
+	"nixdaemon/worker/settings"
 )
 
 func TestSubstitute(t *testing.T) {
@@ -429,5 +432,41 @@ func TestRealisation(t *testing.T) {
 				t.Errorf("told\n%s", log.text())
 			}
 		})
+	}
+}
+
+// closedSource is a store that notes when it is closed.
+type closedSource struct {
+	Source
+	closed *int
+}
+
+func (c closedSource) Close() error {
+	*c.closed++
+	return nil
+}
+
+// A store that turns out to be open when nobody waits for it any more is closed.
+func TestOpenedForNobody(t *testing.T) {
+	opening, closed := make(chan struct{}), 0
+	r := newRegistry(func(ctx context.Context, _ Asker, _ settings.StoreReference) (Source, error) {
+		close(opening)
+		<-ctx.Done()
+		return closedSource{closed: &closed}, nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	sess := &session.Session{Settings: &settings.Settings{Substituters: []string{"https://cache"}}, Log: activity.Discard{}}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.list(ctx, sess)
+		done <- err
+	}()
+	<-opening
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := r.close(); err != nil || closed != 1 {
+		t.Errorf("closed %d times, %v", closed, err)
 	}
 }

@@ -26,8 +26,8 @@ var _ Store = (*localstore.Store)(nil)
 // Options join a [Substituter] to the rest.
 type Options struct {
 	Store Store
-	// Open opens the store that a reference names. Sources of references with the schemes file and local belong to one
-	// client, all others to everybody.
+	// Open opens the store that a reference names. Sources of references with the scheme file belong to one client, all
+	// others to everybody.
 	Open func(ctx context.Context, a Asker, ref settings.StoreReference) (Source, error)
 	// Keys are those whose signatures a session trusts.
 	Keys func(*settings.Settings) pathinfo.Keys
