@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
@@ -142,14 +143,36 @@ func (w *writer) WriteLevel(level zerolog.Level, p []byte) (int, error) {
 	if w.format == Internal {
 		w.line = jsonlog.AppendMessage(append(w.line, "@nix "...), activityLevel(level), human(message, fields))
 	} else {
+		before := ""
 		if w.o.Systemd || w.format == Journal {
-			w.line = append(w.line, '<', '0'+byte(mark(level)), '>')
+			before = "<" + string('0'+rune(mark(level))) + ">"
 		}
-		w.line = append(w.line, human(message, fields)...)
+		w.line = appendEntry(w.line, before, human(message, fields))
 	}
 	w.line = append(w.line, '\n')
 	_, err := w.o.Out.Write(w.line)
 	return len(p), err
+}
+
+// appendEntry appends a text that is one entry to whoever reads lines, whatever clients and builders had put into it: lines
+// after the first are marked like that, and indented, and no character is left that a terminal acts upon.
+func appendEntry(b []byte, before, text string) []byte {
+	indent := ""
+	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
+		if indent != "" {
+			b = append(b, '\n')
+		}
+		b = append(append(append(b, before...), indent...), strings.Map(harmless, line)...)
+		indent = "    "
+	}
+	return b
+}
+
+func harmless(r rune) rune {
+	if unicode.IsControl(r) && r != '\t' {
+		return '?'
+	}
+	return r
 }
 
 func (w *writer) write(p []byte) (int, error) {

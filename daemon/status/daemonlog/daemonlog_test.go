@@ -57,6 +57,26 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+// Nobody forges entries, nor does anything to an administrator's terminal, by what is told of them.
+func TestOneEntry(t *testing.T) {
+	for name, tt := range map[string]struct {
+		o    Options
+		want string
+	}{
+		"people":     {Options{Format: Human}, "deed: a\n    audit: b?[2Jc\td\n"},
+		"IN_SYSTEMD": {Options{Systemd: true}, "<3>deed: a\n<3>    audit: b?[2Jc\td\n"},
+		"json":       {Options{Format: JSON}, `{"level":"error","time":"2026-01-02T03:04:05.678Z","message":"deed: a\naudit: b\u001b[2Jc\td\n"}` + "\n"},
+	} {
+		var out bytes.Buffer
+		tt.o.Out, tt.o.Now = &out, clock
+		l := New(tt.o)
+		l.Error().Msg("deed: a\naudit: b\x1b[2Jc\td\n")
+		if diff := cmp.Diff(tt.want, out.String()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func TestJournal(t *testing.T) {
 	type entry struct {
 		Message  string
