@@ -58,7 +58,10 @@ type Server struct {
 	path, newest string
 	http         *http.Server
 	cancel       context.CancelFunc
-	served       sync.WaitGroup
+	served       sync.WaitGroup // the listener, and who is being answered
+
+	mu     sync.Mutex
+	closed bool // nobody is answered any more
 }
 
 // Open listens and answers until the server is closed. It removes what servers that have died have left.
@@ -87,7 +90,7 @@ func Open(o Options) (*Server, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.http = &http.Server{
-		Handler: o.Handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		Handler: s.answering(o.Handler), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, viewerKey{}, c.(*guest).viewer)
@@ -96,6 +99,26 @@ func Open(o Options) (*Server, error) {
 	}
 	s.served.Go(func() { s.http.Serve(&door{l, o}) })
 	return s, nil
+}
+
+// answering has Close wait for answers: what they are made of may be gone afterwards.
+func (s *Server) answering(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.begin() {
+			panic(http.ErrAbortHandler)
+		}
+		defer s.served.Done()
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.served.Add(1)
+	}
+	return !s.closed
 }
 
 // point has a link lead to a name, at once.
@@ -110,8 +133,11 @@ func point(link, name string) error {
 	return os.Rename(temp, link)
 }
 
-// Close hangs up on everybody and takes the socket away.
+// Close hangs up on everybody and takes the socket away. Nobody is being answered when it returns.
 func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.cancel()
 	err := s.http.Close()
 	s.served.Wait()

@@ -54,9 +54,10 @@ func (f *fake) Cancel(v status.Viewer, what string) (string, error) {
 
 // chunks is a log that comes in pieces; next, if not nil, says when there may be one more.
 type chunks struct {
-	list []string
-	next chan struct{}
-	err  error
+	list   []string
+	next   chan struct{}
+	err    error
+	closed bool
 }
 
 func (c *chunks) Read(ctx context.Context, p []byte) (int, error) {
@@ -78,7 +79,10 @@ func (c *chunks) Read(ctx context.Context, p []byte) (int, error) {
 	return n, nil
 }
 
-func (*chunks) Close() error { return nil }
+func (c *chunks) Close() error {
+	c.closed = true
+	return nil
+}
 
 func listen(path string) (net.Listener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -261,6 +265,9 @@ func TestCloseEndsLogs(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+	if !log.closed {
+		t.Error("the log is still open")
 	}
 	if err := <-done; err == nil {
 		t.Error("the log seems complete")
