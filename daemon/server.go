@@ -151,10 +151,16 @@ func (r *run) accept(ctx context.Context, stopped <-chan struct{}, l net.Listene
 			pause(ctx, acceptPause)
 			continue
 		}
+		own, ok := conn.(*net.UnixConn)
+		if !ok { // the service manager's socket is of another kind: nobody knows who is there
+			conn.Close()
+			r.s.Log.Error().Stringer("address", l.Addr()).Msg("refused a connection that did not come through a Unix socket")
+			continue
+		}
 		r.s.open.Add(1)
 		r.wait.Go(func() {
 			defer r.s.open.Add(-1)
-			r.serve(ctx, conn.(*net.UnixConn))
+			r.serve(ctx, own)
 		})
 	}
 }

@@ -164,6 +164,30 @@ func TestDrain(t *testing.T) {
 }
 
 // TestDrainEnds cancels what does not finish in time.
+// A service manager may hand over a socket of another kind, through which nobody can be known.
+func TestOnlyUnixSockets(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Policy: everybody, Serve: echo, Accounts: fakeAccounts{}, Log: zerolog.Nop()}
+	drain := make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- s.Run(context.Background(), drain, []net.Listener{l}) }()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if n, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Errorf("read %d bytes", n)
+	}
+	close(drain)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDrainEnds(t *testing.T) {
 	begun := make(chan struct{})
 	socket, stop := start(t, &Server{Policy: everybody, Drain: time.Millisecond,
