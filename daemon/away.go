@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 
 	"github.com/rs/zerolog"
 
@@ -39,8 +38,8 @@ type away struct {
 	keys   keyring
 	ids    activity.IDs
 
-	mu     sync.Mutex
-	shared *awayBuilder // nil before the first connection
+	turn   chan struct{} // held by who looks at shared, or makes it, which may take long
+	shared *awayBuilder  // nil before the first connection
 }
 
 // awayStore is such a store, for one connection or for the scheduler.
@@ -68,7 +67,7 @@ func newAway(cfg *config.Config, log zerolog.Logger, watch *observers) (*away, e
 	if err := checkReference(cfg.Store.Reference); err != nil {
 		return nil, err
 	}
-	b := &away{cfg: cfg, log: log, watch: watch}
+	b := &away{cfg: cfg, log: log, watch: watch, turn: make(chan struct{}, 1)}
 	b.opener = newOpener(cfg, nil, s3.NewChain(nil), &b.ids, log)
 	return b, nil
 }
@@ -124,8 +123,12 @@ func (b *away) open(ctx context.Context, log activity.Sink, sub func(context.Con
 
 // builder makes the one scheduler, with the first connection that gets so far.
 func (b *away) builder(ctx context.Context) (*awayBuilder, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-b.turn }()
 	if b.shared != nil {
 		return b.shared, nil
 	}

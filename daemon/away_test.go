@@ -133,6 +133,24 @@ func TestCacheIsRefused(t *testing.T) {
 }
 
 // TestAwayMistakes ends the daemon at its start, as upstream's.
+// Who waits for the first connection to open the store, which may hang, can be given up.
+func TestCacheIsOpeningForAnother(t *testing.T) {
+	b, err := newAway(remoteConfig(t, "file://"+t.TempDir(), ""), zerolog.Nop(), new(observers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.turn <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.builder(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	<-b.turn
+	if err := b.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAwayMistakes(t *testing.T) {
 	for uri, want := range map[string]string{
 		"file:///cache?compression=odd":      "option 'compression' has invalid value 'odd'",
