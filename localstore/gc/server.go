@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -144,7 +145,7 @@ func sendAway(l *net.UnixListener) {
 	raw.Control(func(fd uintptr) {
 		unix.Shutdown(int(fd), unix.SHUT_RDWR)
 		for {
-			conn, _, err := unix.Accept(int(fd)) // does not block: the descriptor is the poller's
+			conn, err := acceptQuietly(int(fd))
 			if err == unix.EINTR || err == unix.ECONNABORTED {
 				continue
 			}
@@ -160,6 +161,17 @@ func sendAway(l *net.UnixListener) {
 			unix.Close(conn)
 		}
 	})
+}
+
+// acceptQuietly accepts what no child shall have. It does not block: the descriptor is the poller's.
+func acceptQuietly(fd int) (int, error) {
+	syscall.ForkLock.RLock() // not every system can do both at once
+	defer syscall.ForkLock.RUnlock()
+	conn, _, err := unix.Accept(fd)
+	if err == nil {
+		unix.CloseOnExec(conn)
+	}
+	return conn, err
 }
 
 // hangUp closes a connection so that the client reads its end and asks again. Closed with something unread it would look
