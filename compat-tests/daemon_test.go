@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// How long a daemon may take for its socket, and to end: the machine may
-	// be busy.
+	// How long a daemon of upstream's may take for its socket, and to end. Ours
+	// are held to more, see patience.
 	startLimit = time.Minute
 	stopLimit  = time.Minute
 	// waitLimit is for whatever a scenario waits for.
@@ -109,14 +109,29 @@ func launchDaemon(t testing.TB, s scratch, p program, opts daemonOptions) *daemo
 }
 
 func (d *daemon) awaitSocket(socket string) error {
-	return poll(startLimit, func() error {
-		select {
-		case <-d.exited:
-			return fmt.Errorf("the daemon ended at once: %v\n%s", d.err, d.log.String())
-		default:
+	if d.isOurs() {
+		return pollPatiently(startPatience, d.program.path, d.scratch.root, func() error { return d.listens(socket) })
+	}
+	return poll(startLimit, func() error { return d.listens(socket) })
+}
+
+// isOurs tells our daemon, or a copy of it, from those of upstream's releases.
+func (d *daemon) isOurs() bool {
+	for _, c := range shared.clients {
+		if filepath.Dir(d.program.path) == c.bin {
+			return false
 		}
-		return listening(socket)
-	})
+	}
+	return true
+}
+
+func (d *daemon) listens(socket string) error {
+	select {
+	case <-d.exited:
+		return fmt.Errorf("the daemon ended at once: %v\n%s", d.err, d.log.String())
+	default:
+	}
+	return listening(socket)
 }
 
 // listening tells whether somebody listens at a socket, on Linux without
@@ -161,19 +176,32 @@ func (d *daemon) stop() error {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("the daemon had ended before: %w\n%s", err, d.log.String())
 	}
-	select {
-	case <-d.exited:
-	case <-time.After(stopLimit):
-		if d.program.path != shared.daemon.path {
+	if d.isOurs() {
+		if err := d.awaitEnd(stopPatience, d.scratch.root); err != nil {
+			return err
+		}
+	} else {
+		select {
+		case <-d.exited:
+		case <-time.After(stopLimit):
 			d.kill() // upstream's hangs once in hundreds of times, which is not what is tested
 			return nil
 		}
-		return fmt.Errorf("the daemon goes on %v after SIGTERM", stopLimit)
 	}
 	if d.err != nil {
 		return fmt.Errorf("exit status after SIGTERM: %w", d.err)
 	}
 	return nil
+}
+
+// awaitEnd waits for the end of a daemon that was told to.
+func (d *daemon) awaitEnd(p patience, dir string) error {
+	select {
+	case <-d.exited:
+		return nil
+	case <-p.end(d.exited, d.program.path, dir):
+		return fmt.Errorf("the daemon goes on %v after SIGTERM, while the machine did %d steps of work", p.least, p.steps)
+	}
 }
 
 // kill ends the main process and those that it has started, supervisor and
