@@ -10,20 +10,26 @@ import (
 	"testing"
 )
 
-// documents reads those of contrib/doc, by name.
+// documents reads all of the project, by name, but for the list of changes, which tells of what was.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
-	files, err := filepath.Glob("../contrib/doc/*.md")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no documents: %v", err)
-	}
 	all := make(map[string]string)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, pattern := range []string{"*.md", "contrib/*.md", "contrib/*/*.md", "compat-tests/*.md"} {
+		files, err := filepath.Glob(filepath.Join("..", pattern))
 		if err != nil {
 			t.Fatal(err)
 		}
-		all[filepath.Base(file)] = string(text)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[strings.TrimPrefix(file, "../")] = string(text)
+		}
+	}
+	delete(all, "CHANGELOG.md")
+	if len(all) < 10 {
+		t.Fatalf("only %d documents", len(all))
 	}
 	return all
 }
@@ -75,7 +81,7 @@ func TestDocumentsReferToWhatIs(t *testing.T) {
 				}
 			}
 		}
-		if found == 0 && (name == "architecture.md" || name == "security.md") {
+		if found == 0 && (name == "contrib/doc/architecture.md" || name == "contrib/doc/security.md") {
 			t.Errorf("found nothing in %s", name)
 		}
 	}
@@ -84,7 +90,7 @@ func TestDocumentsReferToWhatIs(t *testing.T) {
 // TestDocumentedMessages looks up each message that the operator's guide explains.
 func TestDocumentedMessages(t *testing.T) {
 	code, _ := sources(t)
-	_, table, ok := strings.Cut(documents(t)["operating.md"], "| message | meaning |")
+	_, table, ok := strings.Cut(documents(t)["contrib/doc/operating.md"], "| message | meaning |")
 	if !ok {
 		t.Fatal("no table of messages")
 	}

@@ -56,7 +56,7 @@ func TestOtherInits(t *testing.T) {
 			m.write("/etc/nix/nix.conf", nixConf, 0o644)
 			m.up()
 			m.buildUsers()
-			m.runUntil("migrating.md", s.way, "\n## Back\n")
+			m.runUntil("contrib/doc/migrating.md", s.way, "\n## Back\n")
 			for _, step := range []struct {
 				name string
 				run  func(*testing.T, *system, serviceManager)
@@ -68,7 +68,7 @@ func TestOtherInits(t *testing.T) {
 					t.Fatalf("the daemon's log:\n%s\nthe machine's:\n%s", log, m.console)
 				}
 			}
-			m.runAfter("migrating.md", s.way, "\n## Back\n")
+			m.runAfter("contrib/doc/migrating.md", s.way, "\n## Back\n")
 			if out, err := m.try("nix-store", "--verify"); err == nil {
 				t.Errorf("somebody still listens: %s", out)
 			}

@@ -251,7 +251,9 @@ func (m *system) command(args ...string) *exec.Cmd {
 		"--target", strconv.Itoa(m.pid), "--all", "--root", "--wd", "--", "env", "-i",
 		"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "LANG=C.UTF-8", "NIX_REMOTE=daemon",
 	}
-	return exec.CommandContext(ctx, "nsenter", append(append(enter, m.env...), args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append(append(enter, m.env...), args...)...)
+	cmd.WaitDelay = systemLimit / 10 // for what it leaves behind to close its output
+	return cmd
 }
 
 // try runs a command in the machine and gives what it printed on standard output.

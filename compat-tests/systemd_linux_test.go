@@ -34,7 +34,7 @@ func withDaemon(t *testing.T, version string) *system {
 	t.Helper()
 	m := newSystem(t)
 	c := requireClients(t, version)[0]
-	m.env = append([]string{"PATH=" + c.bin + ":/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, c.env...)
+	m.env = append([]string{"PATH=/usr/local/bin:" + c.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}, c.env...)
 	cmd := exec.Command("../contrib/install", shared.daemon.path)
 	cmd.Env = append(os.Environ(), "DESTDIR="+m.path(""), "PREFIX=/usr/local", "SYSTEM=Linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -59,7 +59,7 @@ type heldBuild struct {
 func (m *system) startBuild(name string) *heldBuild {
 	m.t.Helper()
 	// The pipe belongs to the machine's root, which a builder without a sandbox sees.
-	script := fmt.Sprintf("echo > /srv/%[1]s.begun; until [ -e /srv/%[1]s.go ]; do sleep 0.05; done; echo %[1]s > $out", name)
+	script := fmt.Sprintf("echo %[1]s speaks; echo > /srv/%[1]s.begun; until [ -e /srv/%[1]s.go ]; do sleep 0.05; done; echo %[1]s > $out", name)
 	b := &heldBuild{m: m, name: name}
 	b.cmd = m.command("nix-build", "--no-out-link", "--option", "sandbox", "false", "-E", shell(name, script))
 	b.cmd.Stdout, b.cmd.Stderr = &b.out, &b.out

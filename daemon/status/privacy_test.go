@@ -113,11 +113,11 @@ func TestDocumentedForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, example, ok := strings.Cut(string(text), "\n    {\"version\"")
+	_, example, ok := strings.Cut(string(text), "\n```json\n{\"version\"")
 	if !ok {
 		t.Fatal("there is no example")
 	}
-	example, _, _ = strings.Cut(example, "\n## ")
+	example, _, _ = strings.Cut(example, "\n```")
 	dec := json.NewDecoder(strings.NewReader("{\"version\"" + example))
 	dec.DisallowUnknownFields()
 	var s Snapshot
