@@ -14,6 +14,8 @@ type serviceManager struct {
 	way  string // of the guide's blocks
 	// log is where what the daemon says goes.
 	log string
+	// isUp succeeds when the manager has started the service.
+	isUp []string
 	// mainPid prints the main process' number.
 	mainPid               string
 	reload, restart, stop []string
@@ -25,7 +27,7 @@ func openRC() serviceManager {
 			machine: "plain", command: "/sbin/openrc-init", comm: "openrc-init",
 			reboot: []string{"openrc-shutdown", "--reboot", "now"}, isUp: []string{"rc-status", "--runlevel"}, up: []string{"default"},
 		},
-		way: "openrc", log: "/var/log/nix-daemon.log", mainPid: "pgrep --parent $(cat /run/supervise-nix-daemon.pid)",
+		way: "openrc", isUp: []string{"rc-service", "nix-daemon", "status"}, log: "/var/log/nix-daemon.log", mainPid: "pgrep --parent $(cat /run/supervise-nix-daemon.pid)",
 		reload: []string{"rc-service", "nix-daemon", "reload"}, restart: []string{"rc-service", "nix-daemon", "restart"}, stop: []string{"rc-service", "nix-daemon", "stop"},
 	}
 }
@@ -36,7 +38,7 @@ func runit() serviceManager {
 			machine: "plain", command: "/sbin/runit", comm: "runit",
 			reboot: []string{"/lib/runit/runit-init", "6"}, isUp: []string{"pgrep", "-x", "runsvdir"},
 		},
-		way: "runit", log: "/var/log/nix-daemon/current", mainPid: "cat /etc/service/nix-daemon/supervise/pid",
+		way: "runit", isUp: []string{"sv", "start", "nix-daemon"}, log: "/var/log/nix-daemon/current", mainPid: "cat /etc/service/nix-daemon/supervise/pid",
 		reload: []string{"sv", "reload", "nix-daemon"}, restart: []string{"sv", "-w", "180", "restart", "nix-daemon"}, stop: []string{"sv", "stop", "nix-daemon"},
 	}
 }
@@ -150,10 +152,11 @@ func managerReplaces(t *testing.T, m *system, s serviceManager) {
 func managerBoots(t *testing.T, m *system, s serviceManager) {
 	path := m.build("before-reboot")
 	m.reboot()
-	m.await(func() error {
-		_, err := m.try("nix-store", "--check-validity", path)
+	m.await(func() error { // the daemon may serve before the manager knows that it does, and then cannot be stopped
+		_, err := m.try(s.isUp...)
 		return err
 	})
+	m.must("nix-store", "--check-validity", path)
 	m.build("rebooted")
 }
 
