@@ -56,6 +56,13 @@ func findCgroups(cfg *config.Config, supervisor int, log zerolog.Logger) (*cgrou
 	if err := cgroups.Sweep(); err != nil {
 		log.Warn().Err(err).Msg("destroy cgroups that were left behind")
 	}
+	if s.MaxBuildMemory > 0 {
+		if changed, err := cgroup.Killable(); err != nil {
+			return nil, err
+		} else if changed {
+			log.Info().Msg("builders would be exempt from being killed for want of memory, as the service is: max-build-memory ends that")
+		}
+	}
 	if (s.UseCgroups || limited) && cfg.Mode != config.ModeStdio {
 		movers := []int{os.Getpid()}
 		if supervisor != 0 {
