@@ -104,21 +104,10 @@ func (d *Dir) EachName(visit func(name string)) error {
 		return fmt.Errorf("opening directory \"%s\": %w", d.path, err)
 	}
 	defer unix.Close(fd)
-	var l lister
-	var some []entry
-	for {
-		n, err := l.next(fd)
-		if err != nil {
-			return fmt.Errorf("reading directory \"%s\": %w", d.path, err)
-		}
-		if n == 0 {
-			return nil
-		}
-		some = parseDirents(l.buf[:n], some[:0])
-		for _, e := range some {
-			visit(e.name)
-		}
+	if err := new(lister).each(fd, func(e *entry) { visit(e.name) }); err != nil {
+		return fmt.Errorf("reading directory \"%s\": %w", d.path, err)
 	}
+	return nil
 }
 
 // Mkdir makes a directory, which must not exist.

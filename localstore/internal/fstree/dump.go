@@ -35,20 +35,28 @@ func (d *Dir) Dump(ctx context.Context, name string, w io.Writer, o DumpOptions)
 	if err := checkName(name); err != nil {
 		return err
 	}
-	dm, ok := d.dumpers.Get().(*dumper)
-	if !ok {
-		dm = &dumper{top: d, out: nar.NewWriter(nil)}
-	}
+	dm := d.newDumper()
+	defer d.putDumper(dm)
 	dm.ctx, dm.opts = ctx, o
 	dm.out.Reset(w)
-	err := dm.node(d.fd, &entry{name: name}, "")
-	if err == nil {
-		err = dm.out.Close()
+	if err := dm.node(d.fd, &entry{name: name}, ""); err != nil {
+		return err
 	}
+	return dm.out.Close()
+}
+
+// newDumper borrows a dumper, for its buffers; give it back with [Dir.putDumper].
+func (d *Dir) newDumper() *dumper {
+	if dm, ok := d.dumpers.Get().(*dumper); ok {
+		return dm
+	}
+	return &dumper{top: d, out: nar.NewWriter(nil)}
+}
+
+func (d *Dir) putDumper(dm *dumper) {
 	dm.ctx, dm.path = nil, dm.path[:0]
 	dm.out.Reset(nil)
 	d.dumpers.Put(dm)
-	return err
 }
 
 type dumper struct {
@@ -84,8 +92,7 @@ func (dm *dumper) node(parent int, e *entry, narName string) error {
 }
 
 func (dm *dumper) regular(parent int, name, narName string) error {
-	// Not blocking, in case somebody puts a pipe in the file's place.
-	fd, err := openat(parent, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := openFile(parent, name)
 	if err != nil {
 		return dm.wrap("opening file", err)
 	}
@@ -97,6 +104,16 @@ func (dm *dumper) regular(parent int, name, narName string) error {
 	if !isType(uint32(st.Mode), unix.S_IFREG) {
 		return fmt.Errorf("file '%s' has an unsupported type", dm.where())
 	}
+	return dm.contents(fd, &st, narName)
+}
+
+// openFile opens a file for reading. It does not block, in case somebody puts a pipe in the file's place.
+func openFile(parent int, name string) (int, error) {
+	return openat(parent, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+}
+
+// contents writes a regular file that is open.
+func (dm *dumper) contents(fd int, st *unix.Stat_t, narName string) error {
 	executable := st.Mode&unix.S_IXUSR != 0
 	if st.Size < bigFile {
 		dm.file.fd = fd

@@ -10,8 +10,7 @@ import (
 // linkSync sees to it that no file which had reached the disk is replaced by one that has not. Who replaces files of trees
 // that nobody is going to look at after a power cut needs it.
 type linkSync struct {
-	durable map[uint64]struct{} // inodes of links whose contents are on disk
-	synced  time.Time           // when the file system was synced last: files unchanged since then are; zero for never
+	synced time.Time // when the file system was synced last: files unchanged since then are on disk; zero for never
 }
 
 // By how much the times that file systems note are behind the clock at most: those that note whole seconds, and those that
@@ -22,16 +21,12 @@ const (
 )
 
 // begin syncs the file system, and so what links have been so far.
-func (l *linkSync) begin(store *Dir, known map[uint64]struct{}) error {
+func (l *linkSync) begin(store *Dir) error {
 	start := time.Now()
 	if err := store.SyncFS(); err != nil {
 		return err
 	}
 	l.synced = start
-	l.durable = make(map[uint64]struct{}, len(known))
-	for ino := range known {
-		l.durable[ino] = struct{}{}
-	}
 	return nil
 }
 
@@ -46,7 +41,7 @@ func (l *linkSync) unchanged(st *unix.Stat_t) bool {
 
 // syncLink makes a link's contents durable, if that is wanted and not yet known.
 func (o *Optimiser) syncLink(link string, st *unix.Stat_t) error {
-	if !o.opts.Sync || !isType(uint32(st.Mode), unix.S_IFREG) || o.isDurable(st.Ino) {
+	if !o.opts.Sync || !isType(uint32(st.Mode), unix.S_IFREG) || o.inodes.isDurable(st.Ino) {
 		return nil
 	}
 	if !o.sync.unchanged(st) {
@@ -54,24 +49,8 @@ func (o *Optimiser) syncLink(link string, st *unix.Stat_t) error {
 			return err
 		}
 	}
-	o.noteDurable(st.Ino)
+	o.inodes.add(st.Ino, true)
 	return nil
-}
-
-func (o *Optimiser) isDurable(ino uint64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, ok := o.sync.durable[ino]
-	return ok
-}
-
-func (o *Optimiser) noteDurable(ino uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.sync.durable == nil {
-		o.sync.durable = make(map[uint64]struct{})
-	}
-	o.sync.durable[ino] = struct{}{}
 }
 
 // syncFile makes a regular file's contents durable.

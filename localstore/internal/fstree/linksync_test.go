@@ -31,7 +31,7 @@ func TestLinksAreDurable(t *testing.T) {
 	if _, err := opt.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if !opt.isDurable(o.inode(t, "a")) {
+	if !opt.inodes.isDurable(o.inode(t, "a")) {
 		t.Error("what was a link before the sync is not taken for durable")
 	}
 	for _, name := range []string{"d", "e", "f"} {
@@ -44,7 +44,7 @@ func TestLinksAreDurable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if opt.isDurable(o.inode(t, "d")) {
+	if opt.inodes.isDurable(o.inode(t, "d")) {
 		t.Error("a file that was just made is taken for durable")
 	}
 	for _, name := range []string{"e", "f"} {
@@ -52,7 +52,7 @@ func TestLinksAreDurable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !opt.isDurable(o.inode(t, "d")) {
+	if !opt.inodes.isDurable(o.inode(t, "d")) {
 		t.Error("was not synced before others were replaced")
 	}
 	for name, like := range map[string]string{"b": "a", "c": "a", "e": "d", "f": "d"} {

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
-	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/nixhash"
 )
 
@@ -24,9 +23,7 @@ type Optimiser struct {
 	store, links *Dir
 	opts         OptimiseOptions
 
-	// Guards inodes and sync.durable.
-	mu     sync.Mutex
-	inodes map[uint64]struct{} // of the files in links
+	inodes inodeSet // of the files in links
 	sync   linkSync
 	temps  atomic.Uint64
 }
@@ -54,7 +51,7 @@ func NewOptimiser(store, links *Dir, o OptimiseOptions) *Optimiser {
 			*f = nothing
 		}
 	}
-	return &Optimiser{store: store, links: links, opts: o, inodes: make(map[uint64]struct{})}
+	return &Optimiser{store: store, links: links, opts: o}
 }
 
 // Load reads which files are linked already, which saves hashing them once more.
@@ -64,36 +61,23 @@ func (o *Optimiser) Load() (int, error) {
 		return 0, fmt.Errorf("opening directory \"%s\": %w", o.links.path, err)
 	}
 	defer unix.Close(fd)
-	entries, err := new(lister).list(fd)
+	var inodes []uint64
+	err = new(lister).each(fd, func(e *entry) {
+		if e.ino != 0 {
+			inodes = append(inodes, e.ino)
+		}
+	})
 	if err != nil {
 		return 0, fmt.Errorf("reading directory \"%s\": %w", o.links.path, err)
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, e := range entries {
-		if e.ino != 0 {
-			o.inodes[e.ino] = struct{}{}
-		}
-	}
 	if o.opts.Sync {
-		if err := o.sync.begin(o.store, o.inodes); err != nil {
+		if err := o.sync.begin(o.store); err != nil {
 			return 0, err
 		}
+		o.inodes.loadedDurable = true
 	}
-	return len(entries), nil
-}
-
-func (o *Optimiser) knows(ino uint64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, ok := o.inodes[ino]
-	return ok
-}
-
-func (o *Optimiser) learn(ino uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.inodes[ino] = struct{}{}
+	o.inodes.load(inodes)
+	return len(inodes), nil
 }
 
 // Tree links the files of the tree called name, which has canonical metadata and keeps it.
@@ -101,7 +85,9 @@ func (o *Optimiser) Tree(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	t := &optimising{Optimiser: o, ctx: ctx, nar: nar.NewWriter(nil)}
+	t := &optimising{Optimiser: o, ctx: ctx, sum: nixhash.SHA256.New(), dumper: o.store.newDumper()}
+	t.dumper.ctx, t.dumper.opts = ctx, DumpOptions{Map: true}
+	defer o.store.putDumper(t.dumper)
 	_, err := t.node(o.store.fd, &entry{name: name}, true)
 	return err
 }
@@ -110,9 +96,11 @@ func (o *Optimiser) Tree(ctx context.Context, name string) error {
 type optimising struct {
 	*Optimiser
 	ctx  context.Context
-	list lister
-	nar  *nar.Writer
 	path []string
+
+	list   lister
+	sum    hash.Hash
+	dumper *dumper // writes to sum
 }
 
 // node tells whether the entry was replaced, so that its directory must get its metadata back.
@@ -122,17 +110,23 @@ func (t *optimising) node(parent int, e *entry, top bool) (replaced bool, err er
 	}
 	t.path = append(t.path, e.name)
 	defer func() { t.path = t.path[:len(t.path)-1] }()
-	kind, err := e.kindOf(parent)
-	if err != nil {
-		return false, t.wrap("getting status of", err)
+	if e.kind == 0 {
+		var st unix.Stat_t
+		if err := fstatat(parent, e.name, &st); err != nil {
+			return false, t.wrap("getting status of", err)
+		}
+		e.kind, e.ino = uint32(st.Mode)&unix.S_IFMT, uint64(st.Ino)
 	}
 	switch {
-	case excludedFromLinking(t.where):
-		return false, nil
-	case kind == unix.S_IFDIR:
+	case e.kind == unix.S_IFDIR:
+		if excludedFromLinking(t.where) {
+			return false, nil
+		}
 		return false, t.directory(parent, e.name)
-	case kind == unix.S_IFREG, kind == unix.S_IFLNK && canLinkSymlinks:
-		return t.file(parent, e.name, top)
+	case e.ino != 0 && t.inodes.has(e.ino), excludedFromLinking(t.where):
+		return false, nil
+	case e.kind == unix.S_IFREG, e.kind == unix.S_IFLNK && canLinkSymlinks:
+		return t.file(parent, e.name, e.kind, top)
 	}
 	return false, nil
 }
@@ -152,9 +146,6 @@ func (t *optimising) directory(parent int, name string) error {
 	}
 	changed := false
 	for i := range entries {
-		if entries[i].ino != 0 && entries[i].kind != unix.S_IFDIR && t.knows(entries[i].ino) {
-			continue
-		}
 		replaced, e := t.node(fd, &entries[i], false)
 		changed = changed || replaced
 		if e != nil {
@@ -179,24 +170,49 @@ func restoreDir(fd int) error {
 }
 
 // file links one file. It tells whether the directory that holds it was changed.
-func (t *optimising) file(parent int, name string, top bool) (bool, error) {
+func (t *optimising) file(parent int, name string, kind uint32, top bool) (bool, error) {
 	var st unix.Stat_t
-	if err := fstatat(parent, name, &st); err != nil {
-		return false, t.wrap("getting status of", err)
-	}
-	regular := isType(uint32(st.Mode), unix.S_IFREG)
-	switch {
-	case regular && st.Mode&unix.S_IWUSR != 0:
-		t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))
-		return false, nil
-	case st.Nlink > 1 && t.knows(st.Ino):
-		return false, nil
-	}
-	hash, err := t.hash(parent, name)
-	if err != nil {
+	hash, ok, err := t.hashNew(parent, name, kind, &st)
+	if !ok || err != nil {
 		return false, err
 	}
 	return t.join(parent, name, &st, hash, top)
+}
+
+// hashNew hashes a file that is to be linked, and tells whether it is. What is opened to be read anyway is looked at then.
+func (t *optimising) hashNew(parent int, name string, kind uint32, st *unix.Stat_t) (h nixhash.Hash, ok bool, err error) {
+	if kind == unix.S_IFLNK {
+		if err := fstatat(parent, name, st); err != nil {
+			return h, false, t.wrap("getting status of", err)
+		}
+		if st.Nlink > 1 && t.inodes.has(uint64(st.Ino)) {
+			return h, false, nil
+		}
+		h, err = t.hash(parent, name)
+		return h, err == nil, err
+	}
+	fd, err := openFile(parent, name)
+	if err != nil {
+		return h, false, t.wrap("opening file", err)
+	}
+	defer unix.Close(fd)
+	if err := fstat(fd, st); err != nil {
+		return h, false, t.wrap("getting status of", err)
+	}
+	switch {
+	case !isType(uint32(st.Mode), unix.S_IFREG):
+		return h, false, nil // It is something else by now.
+	case st.Mode&unix.S_IWUSR != 0:
+		t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))
+		return h, false, nil
+	case st.Nlink > 1 && t.inodes.has(uint64(st.Ino)):
+		return h, false, nil
+	}
+	h, err = t.summed(func(dm *dumper) error {
+		dm.path = append(dm.path[:0], t.path...)
+		return dm.contents(fd, st, "")
+	})
+	return h, err == nil, err
 }
 
 // join links a file whose hash is known. It tells whether the directory that holds it was changed.
@@ -204,11 +220,12 @@ func (t *optimising) join(parent int, name string, st *unix.Stat_t, hash nixhash
 	link := hash.Nix32()
 	changed := false
 	for try := 1; ; try++ {
-		linked, err := t.addLink(parent, name, link, st, hash)
+		var is unix.Stat_t
+		linked, err := t.addLink(parent, name, link, st, &is, hash)
 		if linked || err != nil {
 			return changed, err
 		}
-		replaced, err := t.replace(parent, name, link, st, top)
+		replaced, err := t.replace(parent, name, link, st, &is, top)
 		changed = changed || replaced
 		if errors.Is(err, fs.ErrNotExist) && try < sweptTries && t.swept(t.links, link) {
 			continue
@@ -228,28 +245,33 @@ func (t *optimising) swept(dir *Dir, name string) bool {
 }
 
 func (t *optimising) hash(dir int, name string) (nixhash.Hash, error) {
-	sum := nixhash.SHA256.New()
-	t.nar.Reset(sum)
-	dm := dumper{ctx: t.ctx, top: t.store, out: t.nar}
-	if err := dm.node(dir, &entry{name: name}, ""); err != nil {
-		return nixhash.Hash{}, err
-	}
-	if err := t.nar.Close(); err != nil {
-		return nixhash.Hash{}, err
-	}
-	return nixhash.FromSum(nixhash.SHA256, sum), nil
+	return t.summed(func(dm *dumper) error {
+		dm.path = dm.path[:0]
+		return dm.node(dir, &entry{name: name}, "")
+	})
 }
 
-// addLink gives the file its name among the links, if the name is free. It tells whether nothing is left to be done.
-func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, hash nixhash.Hash) (bool, error) {
+// summed hashes the archive of what dump writes.
+func (t *optimising) summed(dump func(*dumper) error) (nixhash.Hash, error) {
+	t.sum.Reset()
+	t.dumper.out.Reset(t.sum)
+	if err := dump(t.dumper); err != nil {
+		return nixhash.Hash{}, err
+	}
+	if err := t.dumper.out.Close(); err != nil {
+		return nixhash.Hash{}, err
+	}
+	return nixhash.FromSum(nixhash.SHA256, t.sum), nil
+}
+
+// addLink gives the file its name among the links, if the name is free. It tells whether nothing is left to be done; if not,
+// what the link is.
+func (t *optimising) addLink(parent int, name, link string, st, is *unix.Stat_t, hash nixhash.Hash) (bool, error) {
 	for {
 		err := retry(func() error { return unix.Linkat(parent, name, t.links.fd, link, 0) })
 		switch err {
 		case nil:
-			t.learn(st.Ino)
-			if t.opts.Sync && t.sync.unchanged(st) {
-				t.noteDurable(st.Ino)
-			}
+			t.inodes.add(uint64(st.Ino), t.opts.Sync && t.sync.unchanged(st))
 			return true, nil
 		case unix.EEXIST:
 		case unix.ENOSPC:
@@ -261,7 +283,7 @@ func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, has
 		default:
 			return false, fmt.Errorf("creating hard link from \"%s\" to \"%s\": %w", t.links.join(link), t.where(), err)
 		}
-		intact, err := t.intact(link, st, hash)
+		intact, err := t.intact(link, st, is, hash)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // just collected: the next attempt makes it
 		}
@@ -278,9 +300,8 @@ func (t *optimising) addLink(parent int, name, link string, st *unix.Stat_t, has
 }
 
 // intact tells whether a link still is what its name says: by its size, or when repairing by its contents.
-func (t *optimising) intact(link string, st *unix.Stat_t, hash nixhash.Hash) (bool, error) {
-	var is unix.Stat_t
-	if err := fstatat(t.links.fd, link, &is); err != nil {
+func (t *optimising) intact(link string, st, is *unix.Stat_t, hash nixhash.Hash) (bool, error) {
+	if err := fstatat(t.links.fd, link, is); err != nil {
 		return false, t.links.wrap("getting status of", link, err)
 	}
 	if is.Size != st.Size {
@@ -294,23 +315,19 @@ func (t *optimising) intact(link string, st *unix.Stat_t, hash nixhash.Hash) (bo
 }
 
 // replace puts a further name of the link in the file's place.
-func (t *optimising) replace(parent int, name, link string, st *unix.Stat_t, top bool) (bool, error) {
-	var is unix.Stat_t
-	if err := fstatat(t.links.fd, link, &is); err != nil {
-		return false, t.links.wrap("getting status of", link, err)
-	}
+func (t *optimising) replace(parent int, name, link string, st, is *unix.Stat_t, top bool) (bool, error) {
 	if is.Ino == st.Ino {
-		t.learn(st.Ino)
+		t.inodes.add(uint64(st.Ino), false)
 		return false, nil
 	}
-	if err := t.syncLink(link, &is); err != nil {
+	if err := t.syncLink(link, is); err != nil {
 		return false, err
 	}
 	linked, changed, err := t.swap(parent, name, link, st.Size, top)
 	if !linked || err != nil {
 		return changed, err
 	}
-	t.learn(is.Ino)
+	t.inodes.add(uint64(is.Ino), false)
 	t.linked(link, st)
 	// The store's own directory keeps its times.
 	return !top, nil

@@ -26,6 +26,21 @@ func (l *lister) list(fd int) (out []entry, err error) {
 	}
 }
 
+// each calls visit for each entry, in the same order, and holds few of them at a time.
+func (l *lister) each(fd int, visit func(*entry)) error {
+	var some []entry
+	for {
+		n, err := l.next(fd)
+		if err != nil || n == 0 {
+			return err
+		}
+		some = parseDirents(l.buf[:n], some[:0])
+		for i := range some {
+			visit(&some[i])
+		}
+	}
+}
+
 // next fills the buffer; 0 is the end of the directory.
 func (l *lister) next(fd int) (int, error) {
 	if l.buf == nil {
