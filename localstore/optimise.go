@@ -83,21 +83,22 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 			progress.Linked(size, count)
 		}
 	}})
-	paths, err := s.AllValidPaths(ctx)
+	count, err := h.db.CountPaths(ctx)
 	if err != nil {
-		return OptimiseStats{}, err
+		return OptimiseStats{}, public(err)
 	}
 	inodes, err := opt.Load()
 	if err != nil {
 		return OptimiseStats{}, err
 	}
 	progress.Log.Message(activity.Talkative, fmt.Sprintf("loaded %d hash inodes", inodes))
-	progress.Paths(0, uint64(len(paths)))
-	err = s.eachValid(ctx, h, paths, func(ctx context.Context, p storepath.Path) error {
+	progress.Paths(0, count)
+	err = s.eachValid(ctx, h, func(ctx context.Context, p storepath.Path) error {
 		finished := progress.Path(p)
 		err := optimiseReplaced(ctx, opt, p)
 		finished()
-		progress.Paths(done.Add(1), uint64(len(paths)))
+		now := done.Add(1)
+		progress.Paths(now, max(now, count))
 		return err
 	})
 	return OptimiseStats{files.Load(), bytes.Load(), blocks.Load()}, err
@@ -114,19 +115,54 @@ func optimiseReplaced(ctx context.Context, opt *fstree.Optimiser, p storepath.Pa
 	}
 }
 
-// eachValid runs f for the paths, several at a time, each a temporary root meanwhile. Those that are not valid any
+// rootedAtOnce is how many paths are temporary roots together while they are worked with.
+const rootedAtOnce = 32
+
+// eachValid runs f for all valid paths, on all processors, each a temporary root meanwhile. Those that are not valid any
 // more are left out.
-func (s *Store) eachValid(ctx context.Context, h *handle, paths []storepath.Path, f func(context.Context, storepath.Path) error) (err error) {
+func (s *Store) eachValid(ctx context.Context, h *handle, f func(context.Context, storepath.Path) error) error {
+	rows, err := s.newRowReader(ctx, h)
+	if err != nil {
+		return err
+	}
+	return onAllProcessors(ctx, func(ctx context.Context) error {
+		for {
+			some, err := rows.next(ctx, rootedAtOnce)
+			if err != nil || len(some) == 0 {
+				return err
+			}
+			if err := s.eachRooted(ctx, h, some, f); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+func (s *Store) eachRooted(ctx context.Context, h *handle, rows []validRow, f func(context.Context, storepath.Path) error) (err error) {
+	paths, texts := make([]storepath.Path, len(rows)), make([]string, len(rows))
+	for i, r := range rows {
+		paths[i], texts[i] = r.path, r.row.Path
+	}
 	roots := s.NewTempRoots()
 	defer func() { err = errors.Join(err, roots.Close()) }()
-	return inParallel(ctx, paths, func(ctx context.Context, p storepath.Path) error {
-		if err := roots.Add(ctx, p); err != nil {
+	if err := roots.Add(ctx, paths...); err != nil {
+		return err
+	}
+	valid, err := h.db.ValidSubset(ctx, texts)
+	if err != nil {
+		return public(err)
+	}
+	for i, p := range paths {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if len(valid) == 0 || valid[0] != texts[i] {
+			continue
+		}
+		valid = valid[1:]
+		if err := f(ctx, p); err != nil {
 			return err
 		}
-		valid, err := s.isValid(ctx, h, p)
-		if err != nil || !valid {
-			return err
-		}
-		return f(ctx, p)
-	})
+	}
+	return nil
 }

@@ -54,8 +54,7 @@ func (s *Store) Verify(ctx context.Context, o VerifyOptions) (errorsFound bool, 
 		}
 		defer unlock()
 	}
-	valid, err := v.existence(ctx)
-	if err != nil {
+	if err := v.existence(ctx); err != nil {
 		return true, err
 	}
 	if o.CheckContents {
@@ -67,7 +66,7 @@ func (s *Store) Verify(ctx context.Context, o VerifyOptions) (errorsFound bool, 
 		} else {
 			v.say(activity.Info, "checking store hashes...")
 		}
-		if err := inParallel(ctx, valid, v.contents); err != nil {
+		if err := v.allContents(ctx); err != nil {
 			return true, err
 		}
 	}
@@ -94,6 +93,8 @@ type verifier struct {
 	h      *handle
 	opts   *VerifyOptions
 	errors atomic.Bool
+	// Valid paths that were looked for and are not there.
+	missing map[storepath.Path]struct{}
 
 	logging sync.Mutex // messages that belong together come together
 }
@@ -107,48 +108,33 @@ func (v *verifier) say(level activity.Level, format string, args ...any) {
 // complain reports an error, which clients show with this word before it.
 func (v *verifier) complain(format string, args ...any) { v.say(activity.Error, format, args...) }
 
-// existence gives the valid paths that are there.
-func (v *verifier) existence(ctx context.Context) ([]storepath.Path, error) {
-	names, err := v.h.root.Names()
+// existence looks whether all valid paths are there.
+func (v *verifier) existence(ctx context.Context) error {
+	present, err := namesOf(v.h.root)
 	if err != nil {
-		return nil, err
-	}
-	present := make(map[string]struct{}, len(names))
-	for _, name := range names {
-		present[name] = struct{}{}
+		return err
 	}
 	v.say(activity.Info, "checking path existence...")
-	all, err := v.s.AllValidPaths(ctx)
+	rows, err := v.s.newRowReader(ctx, v.h)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	e := &existence{verifier: v, present: present, state: make(map[storepath.Path]bool)}
-	for _, p := range all {
-		if err := e.check(ctx, p); err != nil {
-			return nil, err
-		}
-	}
-	return storepath.SortUnique(e.valid), nil
+	v.missing = make(map[storepath.Path]struct{})
+	e := &existence{v, present}
+	return rows.each(ctx, func(ctx context.Context, r validRow) error { return e.check(ctx, r.path) })
 }
 
 type existence struct {
 	*verifier
-	present map[string]struct{}
-	state   map[storepath.Path]bool // of what was looked at: whether it stays valid
-	valid   []storepath.Path
+	present *nameSet
 }
 
 // check looks at what refers to a missing path first: if that can be removed, the path can, too.
 func (e *existence) check(ctx context.Context, p storepath.Path) error {
-	if _, done := e.state[p]; done {
+	if _, done := e.missing[p]; done || e.present.has(p.Base()) {
 		return nil
 	}
-	if _, ok := e.present[p.Base()]; ok {
-		e.state[p] = true
-		e.valid = append(e.valid, p)
-		return nil
-	}
-	e.state[p] = false
+	e.missing[p] = struct{}{}
 	referrers, err := e.s.Referrers(ctx, p)
 	if err != nil {
 		return err
@@ -161,12 +147,13 @@ func (e *existence) check(ctx context.Context, p storepath.Path) error {
 		if err := e.check(ctx, r); err != nil {
 			return err
 		}
-		removable = removable && !e.state[r]
+		_, missing := e.missing[r]
+		removable = removable && missing
 	}
-	return e.missing(ctx, p, removable)
+	return e.lost(ctx, p, removable)
 }
 
-func (e *existence) missing(ctx context.Context, p storepath.Path, removable bool) error {
+func (e *existence) lost(ctx context.Context, p storepath.Path, removable bool) error {
 	path := e.s.opts.StoreDir.Print(p)
 	if removable {
 		e.say(activity.Info, "path '%s' disappeared, removing from database...", path)
@@ -204,11 +191,48 @@ func (v *verifier) repair(ctx context.Context, p storepath.Path) error {
 // links checks the names of optimised files.
 func (v *verifier) links(ctx context.Context) error {
 	v.say(activity.Info, "checking link hashes...")
-	names, err := v.h.links.Names()
-	if err != nil {
-		return err
+	const atOnce = 64
+	names := make(chan []string, runtime.GOMAXPROCS(0))
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(names)
+		return eachSome(ctx, v.h.links, atOnce, names)
+	})
+	group.Go(func() error {
+		return onAllProcessors(ctx, func(ctx context.Context) error {
+			for some := range names {
+				for _, name := range some {
+					if err := v.link(ctx, name); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+	return group.Wait()
+}
+
+// eachSome sends the names of a directory, so many at a time.
+func eachSome(ctx context.Context, d *fstree.Dir, atOnce int, to chan<- []string) error {
+	some := make([]string, 0, atOnce)
+	send := func() {
+		select {
+		case to <- some:
+		case <-ctx.Done():
+		}
+		some = make([]string, 0, atOnce)
 	}
-	return inParallel(ctx, names, v.link)
+	err := d.EachName(func(name string) {
+		if some = append(some, name); len(some) == atOnce {
+			send()
+		}
+	})
+	send()
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
 }
 
 func (v *verifier) link(ctx context.Context, name string) error {
@@ -235,9 +259,25 @@ func (v *verifier) link(ctx context.Context, name string) error {
 	return nil
 }
 
+// allContents checks what is there, on all processors.
+func (v *verifier) allContents(ctx context.Context) error {
+	rows, err := v.s.newRowReader(ctx, v.h)
+	if err != nil {
+		return err
+	}
+	return onAllProcessors(ctx, func(ctx context.Context) error {
+		return rows.each(ctx, func(ctx context.Context, r validRow) error {
+			if _, missing := v.missing[r.path]; missing {
+				return nil
+			}
+			return v.contents(ctx, r)
+		})
+	})
+}
+
 // contents checks one path. Its own errors are told and counted, not returned: the others are to be checked, too.
-func (v *verifier) contents(ctx context.Context, p storepath.Path) error {
-	err := v.hash(ctx, p)
+func (v *verifier) contents(ctx context.Context, r validRow) error {
+	err := v.hash(ctx, r)
 	if err == nil {
 		return nil
 	}
@@ -245,7 +285,7 @@ func (v *verifier) contents(ctx context.Context, p storepath.Path) error {
 		return context.Cause(ctx)
 	}
 	level := activity.Warn
-	if valid, e := v.s.isValid(ctx, v.h, p); e != nil || valid {
+	if valid, e := v.s.isValid(ctx, v.h, r.path); e != nil || valid {
 		level = activity.Error
 	}
 	v.say(level, "%v", err)
@@ -253,36 +293,66 @@ func (v *verifier) contents(ctx context.Context, p storepath.Path) error {
 	return nil
 }
 
-func (v *verifier) hash(ctx context.Context, p storepath.Path) error {
-	info, err := v.s.pathInfoOf(ctx, v.h, p)
+func (v *verifier) hash(ctx context.Context, r validRow) error {
+	info, err := v.s.fromRow(r.path, r.row)
 	if err != nil {
 		return err
 	}
 	if v.opts.Quick && v.looksRight(ctx, info) {
 		return nil
 	}
-	path := v.s.opts.StoreDir.Print(p)
-	v.say(activity.Talkative, "checking contents of '%s'", path)
-	sum := &plainSum{hash: nixhash.SHA256.New()}
-	if err := v.s.dumpMapped(ctx, v.h, p, sum); err != nil {
+	v.say(activity.Talkative, "checking contents of '%s'", r.row.Path)
+	got, size, err := v.sum(ctx, r.path)
+	if err != nil || info.NarHash == got && info.NarSize != 0 {
 		return err
 	}
-	got := nixhash.FromSum(nixhash.SHA256, sum.hash)
+	// The row was read some time ago, and the path may have been replaced since.
+	now, err := v.info(ctx, r.path)
+	if err == nil && now.NarHash != info.NarHash {
+		got, size, err = v.sum(ctx, r.path)
+	}
+	if err != nil {
+		return err
+	}
+	return v.judge(ctx, now, got, size)
+}
+
+func (v *verifier) sum(ctx context.Context, p storepath.Path) (nixhash.Hash, uint64, error) {
+	sum := &plainSum{hash: nixhash.SHA256.New()}
+	err := v.s.dumpMapped(ctx, v.h, p, sum)
+	return nixhash.FromSum(nixhash.SHA256, sum.hash), sum.size, err
+}
+
+// judge complains of a path whose hash is not what it should be, or fills in what was not known of it.
+func (v *verifier) judge(ctx context.Context, info *pathinfo.Info, got nixhash.Hash, size uint64) error {
+	path := v.s.opts.StoreDir.Print(info.Path)
 	unknown := isNullHash(info.NarHash)
 	if !unknown && info.NarHash != got {
 		v.complain("path '%s' was modified! expected hash '%s', got '%s'", path, info.NarHash, got)
-		return v.repair(ctx, p)
+		return v.repair(ctx, info.Path)
 	}
 	if unknown {
 		v.say(activity.Info, "fixing missing hash on '%s'", path)
 	}
 	if info.NarSize == 0 {
-		v.say(activity.Info, "updating size field on '%s' to %d", path, sum.size)
+		v.say(activity.Info, "updating size field on '%s' to %d", path, size)
 	}
 	if unknown || info.NarSize == 0 {
-		return v.fill(ctx, info, got, sum.size)
+		return v.fill(ctx, info, got, size)
 	}
 	return nil
+}
+
+// info is PathInfo as the database has it. What clients ask for stays in memory, rather than all that is verified.
+func (v *verifier) info(ctx context.Context, p storepath.Path) (*pathinfo.Info, error) {
+	row, found, err := v.h.db.QueryPath(ctx, v.s.opts.StoreDir.Print(p))
+	if err != nil {
+		return nil, public(err)
+	}
+	if !found {
+		return nil, v.s.notValid(p)
+	}
+	return v.s.fromRow(p, &row)
 }
 
 // looksRight tells whether nothing speaks against the contents being those that were registered. What cannot be
@@ -308,29 +378,6 @@ func (v *verifier) fill(ctx context.Context, info *pathinfo.Info, hash nixhash.H
 	return public(v.h.db.Write(ctx, func(tx *db.Tx) error {
 		return tx.SetHash(v.s.opts.StoreDir.Print(info.Path), hash.Format(nixhash.Base16, true), size)
 	}))
-}
-
-// inParallel runs f for all items on all processors, and stops at the first error.
-func inParallel[T any](ctx context.Context, items []T, f func(context.Context, T) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error {
-			for {
-				i := next.Add(1) - 1
-				if i >= int64(len(items)) {
-					return nil
-				}
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				if err := f(ctx, items[i]); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	return group.Wait()
 }
 
 // dumpMapped is dump for a sum that is computed while the data is written to it.

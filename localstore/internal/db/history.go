@@ -24,6 +24,17 @@ func (db *DB) LastID(ctx context.Context) (id int64, err error) {
 	return id, err
 }
 
+// CountPaths returns how many paths are valid.
+func (db *DB) CountPaths(ctx context.Context) (n uint64, err error) {
+	err = db.read(ctx, func(c *conn) error {
+		return c.each(stmtCountPaths, nil, func(s *sqlite.Stmt) error {
+			n = uint64(s.ColumnInt64(0))
+			return nil
+		})
+	})
+	return n, err
+}
+
 // PathOf returns the path of the row with that number, empty if there is no such row.
 func (db *DB) PathOf(ctx context.Context, id int64) (path string, err error) {
 	err = db.read(ctx, func(c *conn) error {
@@ -36,8 +47,8 @@ func (db *DB) PathOf(ctx context.Context, id int64) (path string, err error) {
 	return path, err
 }
 
-// RowsBeyond returns the first rows, at most limit, whose numbers are larger than id, in the order of their numbers. Only
-// ID, Path, Hash and NarSize are filled in.
+// RowsBeyond returns the first rows, at most limit, whose numbers are larger than id, in the order of their numbers.
+// References are left out.
 func (db *DB) RowsBeyond(ctx context.Context, id int64, limit int) (rows []PathRow, err error) {
 	err = db.read(ctx, func(c *conn) error {
 		rows = nil
@@ -53,9 +64,7 @@ func (db *DB) RowsBeyond(ctx context.Context, id int64, limit int) (rows []PathR
 			if err != nil || !more {
 				return err
 			}
-			rows = append(rows, PathRow{
-				ID: s.ColumnInt64(0), Path: s.ColumnText(1), Hash: s.ColumnText(2), NarSize: uint64(s.ColumnInt64(3)),
-			})
+			rows = append(rows, scanPath(s, s.ColumnText(8)))
 		}
 	})
 	return rows, err

@@ -58,6 +58,16 @@ func TestRowsBeyond(t *testing.T) {
 	}
 }
 
+func TestCountPaths(t *testing.T) {
+	db := openTest(t, testOptions(t))
+	for _, want := range []uint64{0, 5} {
+		if n, err := db.CountPaths(t.Context()); err != nil || n != want {
+			t.Errorf("%d paths, %v, want %d", n, err, want)
+		}
+		fillPaths(t, db, 5, 0)
+	}
+}
+
 func TestInvalidateWithReferrers(t *testing.T) {
 	ctx := t.Context()
 	db := openTest(t, testOptions(t))

@@ -28,7 +28,7 @@ type PathRow struct {
 	Inserted bool
 }
 
-// scanPath reads the columns of query_path.
+// scanPath reads the columns of query_path, with which those of list_rows_beyond begin.
 func scanPath(s *sqlite.Stmt, path string) PathRow {
 	return PathRow{
 		ID:               s.ColumnInt64(0),

@@ -21,6 +21,7 @@ const (
 	stmtSavepointRollback
 	stmtQueryID
 	stmtQueryMaxID
+	stmtCountPaths
 	stmtQueryPath
 	stmtQueryReferenceIDs
 	stmtQueryName
@@ -71,6 +72,7 @@ var statementFiles = [stmtCount]string{
 	stmtSavepointRollback:        "savepoint_rollback",
 	stmtQueryID:                  "query_id",
 	stmtQueryMaxID:               "query_max_id",
+	stmtCountPaths:               "count_paths",
 	stmtQueryPath:                "query_path",
 	stmtQueryReferenceIDs:        "query_reference_ids",
 	stmtQueryName:                "query_name",

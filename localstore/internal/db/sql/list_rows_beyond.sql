@@ -1,1 +1,1 @@
-select id, path, hash, narSize from ValidPaths where id > ?1 order by id limit ?2
+select id, hash, registrationTime, deriver, narSize, ultimate, sigs, ca, path from ValidPaths where id > ?1 order by id limit ?2
