@@ -19,7 +19,7 @@ import (
 // converse answers over the serve protocol.
 func (b *local) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
 	return conversation(ctx, stream, b.cfg, serving.Options{
-		Store: b.store, Builder: b.builder, Roots: b.store.NewTempRoots(), Write: write, User: peer.User, Client: peer.Client,
+		Store: b.store, Builder: b.builder, Roots: b.store.NewTempRoots(), Write: write, User: peer.User, Client: peer.Client, Observer: peer.Observer,
 	})
 }
 
@@ -36,7 +36,7 @@ func conversation(ctx context.Context, stream io.ReadWriter, cfg *config.Config,
 		return nil
 	}
 	text, _ := worker.ErrorText(err)
-	return errors.New(strings.TrimPrefix(marks.ReplaceAllString(text, ""), "error: "))
+	return errors.New(strings.TrimPrefix(marks().ReplaceAllString(text, ""), "error: "))
 }
 
 // plainLog shows what happens as lines of text, as upstream's commands do
@@ -58,14 +58,14 @@ func (l *plainLog) quiet() {
 }
 
 // marks are those of terminals.
-var marks = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
+var marks = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]") })
 
 // Message shows a message.
 func (l *plainLog) Message(level activity.Level, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if level <= l.level {
-		fmt.Fprintln(l.out, marks.ReplaceAllString(text, ""))
+		fmt.Fprintln(l.out, marks().ReplaceAllString(text, ""))
 	}
 }
 

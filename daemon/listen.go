@@ -78,7 +78,13 @@ func inheritedListeners(n int, names []string) ([]net.Listener, error) {
 	return listeners, nil
 }
 
-// unpublished ends the name of a socket that clients shall not find yet.
+// unpublished ends the name of a socket that clients shall not find yet. The
+// kernel goes on to call it so where sockets are listed (ss(8)): what is bound
+// cannot be given another name there. Upstream binds at the final name after it
+// has removed what was there, so that clients find nothing, then somebody who
+// does not listen, and at last a daemon that has yet to find out whether it can
+// start. Here they find the socket of the one before until there is one that
+// serves.
 const unpublished = ".new"
 
 // Listen creates the daemon's own socket, for everybody to connect to, and

@@ -7,6 +7,7 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"nixdaemon/protocol"
@@ -147,7 +148,7 @@ func orderly(err error) error {
 
 // PlainText is what an error says, without its context and without colours, for
 // logs.
-func PlainText(err error) string { return escapes.ReplaceAllString(messageOf(err), "") }
+func PlainText(err error) string { return escapes().ReplaceAllString(messageOf(err), "") }
 
 // escapes are the sequences that mark parts of texts for terminals.
-var escapes = regexp.MustCompile("\x1b\\[[0-9;]*m")
+var escapes = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("\x1b\\[[0-9;]*m") })

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"debug/elf"
 	"errors"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -103,11 +104,12 @@ var levelFlags = []string{
 	"avx512f avx512bw avx512cd avx512dq avx512vl",
 }
 
-// x86Levels reads /proc/cpuinfo and names the micro-architecture levels that the first CPU has.
-func x86Levels(cpuinfo string) []string {
+// x86Levels reads /proc/cpuinfo and names the micro-architecture levels that the first CPU has. It reads no further: for
+// each CPU the kernel has to ask that.
+func x86Levels(cpuinfo io.Reader) []string {
 	var flags []string
-	lines := bufio.NewScanner(strings.NewReader(cpuinfo))
-	lines.Buffer(nil, 1<<20)
+	lines := bufio.NewScanner(cpuinfo)
+	lines.Buffer(make([]byte, 4<<10), 1<<20)
 	for flags == nil && lines.Scan() {
 		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "flags" {
 			flags = strings.Fields(value)

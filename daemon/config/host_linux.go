@@ -22,8 +22,11 @@ func detectPlatform(env *settings.Environment) {
 	if unix.Uname(&name) == nil {
 		env.WSL1 = strings.HasSuffix(unix.ByteSliceToString(name.Release[:]), "-Microsoft")
 	}
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil && strings.HasPrefix(env.System, "x86_64-") {
-		env.CPULevels = x86Levels(string(text))
+	if strings.HasPrefix(env.System, "x86_64-") {
+		if f, err := os.Open("/proc/cpuinfo"); err == nil {
+			env.CPULevels = x86Levels(f)
+			f.Close()
+		}
 	}
 }
 

@@ -31,14 +31,14 @@ func TestX86Levels(t *testing.T) {
 	for i, more := range levelFlags {
 		all = append(all, more)
 		info := "processor : 0\nflags\t\t: " + strings.Join(all, " ") + "\nflags : none\n"
-		if got := x86Levels(info); len(got) != i+1 || got[i] != "x86_64-v"+string(rune('1'+i)) {
+		if got := x86Levels(strings.NewReader(info)); len(got) != i+1 || got[i] != "x86_64-v"+string(rune('1'+i)) {
 			t.Errorf("%d: %q", i, got)
 		}
 	}
-	if got := x86Levels("flags : " + levelFlags[0] + " " + levelFlags[2]); !slices.Equal(got, []string{"x86_64-v1"}) {
+	if got := x86Levels(strings.NewReader("flags : " + levelFlags[0] + " " + levelFlags[2])); !slices.Equal(got, []string{"x86_64-v1"}) {
 		t.Errorf("a level that lacks the one below: %q", got)
 	}
-	if got := x86Levels("garbage"); got != nil {
+	if got := x86Levels(strings.NewReader("garbage")); got != nil {
 		t.Errorf("garbage: %q", got)
 	}
 }

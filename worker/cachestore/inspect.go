@@ -5,6 +5,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync"
 
 	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/narinfo"
@@ -26,7 +27,9 @@ var _ nar.Handler = (*inspector)(nil)
 // debugDir is where packages have files of debug information by build id, and debugMember what they are called there.
 const debugDir = "lib/debug/.build-id/"
 
-var debugMember = regexp.MustCompile(`^` + regexp.QuoteMeta(debugDir) + `([0-9a-f]{2})/([0-9a-f]{38}\.debug)$`)
+var debugMember = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^` + regexp.QuoteMeta(debugDir) + `([0-9a-f]{2})/([0-9a-f]{38}\.debug)$`)
+})
 
 // Directory follows into a directory.
 func (i *inspector) Directory(name string) error {
@@ -55,7 +58,7 @@ func (i *inspector) Regular(name string, executable bool, size uint64, contents 
 	i.isFile = name == ""
 	const depth = 5 // the root, and the four directories of debugMember
 	if i.debug && len(i.open) == depth {
-		if member := strings.Join(append(i.open[1:depth:depth], name), "/"); debugMember.MatchString(member) {
+		if member := strings.Join(append(i.open[1:depth:depth], name), "/"); debugMember().MatchString(member) {
 			i.members = append(i.members, member)
 		}
 	}
@@ -80,6 +83,6 @@ func (i *inspector) Symlink(name, target string) error {
 
 // debugKey is the object that leads to a file of debug information.
 func debugKey(member string) string {
-	at := debugMember.FindStringSubmatch(member)
+	at := debugMember().FindStringSubmatch(member)
 	return "debuginfo/" + at[1] + at[2]
 }

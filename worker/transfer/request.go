@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -75,13 +76,13 @@ func (r *Request) doing() string {
 	return r.verb() + "ing"
 }
 
-var badEscape = regexp.MustCompile(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
+var badEscape = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`) })
 
 // parseURL takes what libcurl would: a percent sign may also stand for itself.
 func parseURL(text string) (*url.URL, *fault) {
 	u, err := url.Parse(text)
 	if err != nil {
-		u, err = url.Parse(badEscape.ReplaceAllString(text, "%25$1"))
+		u, err = url.Parse(badEscape().ReplaceAllString(text, "%25$1"))
 	}
 	if err != nil {
 		return nil, &fault{code: curlURLMalformat, detail: "URL rejected: Malformed input to a URL function"}
@@ -92,14 +93,14 @@ func parseURL(text string) (*url.URL, *fault) {
 	return u, nil
 }
 
-var userinfo = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@`)
+var userinfo = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@`) })
 
 // Shown is a URL as it may be shown: without user and password.
 func Shown(url string) string {
 	if !strings.Contains(url, "@") {
 		return url
 	}
-	return userinfo.ReplaceAllString(url, "$1")
+	return userinfo().ReplaceAllString(url, "$1")
 }
 
 // openFile opens a file:// URL.

@@ -182,7 +182,7 @@ func (w *writer) write(p []byte) (int, error) {
 }
 
 // userinfo is what stands between the scheme and the host of a URL.
-var userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s"'<>]*@`)
+var userinfo = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s"'<>]*@`) })
 
 // Scrub takes user and password out of the URLs in a line. Whoever writes lines
 // leaves secrets out by themselves; an error's text may yet have brought one.
@@ -190,7 +190,7 @@ func Scrub(line []byte) []byte {
 	if !bytes.Contains(line, []byte("@")) || !bytes.Contains(line, []byte("://")) {
 		return line
 	}
-	return userinfo.ReplaceAll(line, []byte("$1"))
+	return userinfo().ReplaceAll(line, []byte("$1"))
 }
 
 // split takes an object of zerolog's apart.

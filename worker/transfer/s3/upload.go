@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"nixdaemon/worker/transfer"
@@ -80,7 +81,7 @@ func (u *upload) setChunk() error {
 	return nil
 }
 
-var uploadID = regexp.MustCompile(`<UploadId>([^<]+)</UploadId>`)
+var uploadID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`<UploadId>([^<]+)</UploadId>`) })
 
 func (u *upload) create(ctx context.Context) error {
 	r, err := u.store.request(ctx, http.MethodPost, u.name, url.Values{"uploads": {""}}, u.call)
@@ -92,7 +93,7 @@ func (u *upload) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	match := uploadID.FindStringSubmatch(got.text)
+	match := uploadID().FindStringSubmatch(got.text)
 	if match == nil {
 		return errors.New("S3 CreateMultipartUpload response missing <UploadId>")
 	}
