@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"nixdaemon/daemon/config"
+	"nixdaemon/daemon/status/board"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -211,8 +212,42 @@ func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, wr
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	return conversation(ctx, stream, b.cfg, serving.Options{
-		Store: store, Builder: builder, Roots: store.Roots(), Write: write, User: peer.User, Client: peer.Client,
+		Store: store, Builder: builder, Roots: store.Roots(), Write: write, User: peer.User, Client: peer.Client, Observer: peer.Observer,
 	})
+}
+
+// watched are what goes on for all connections, as far as there is anything yet.
+func (b *away) watched() board.Sources {
+	shared := func() *awayBuilder {
+		select {
+		case b.turn <- struct{}{}:
+			defer func() { <-b.turn }()
+			return b.shared
+		default: // who opens the store may take long
+			return nil
+		}
+	}
+	return board.Sources{
+		Dir: storepath.Dir(b.cfg.Store.StoreDir),
+		Builds: func() build.Status {
+			if s := shared(); s != nil {
+				return s.Status()
+			}
+			return build.Status{}
+		},
+		Waits: func(most int) ([]build.Wait, int) {
+			if s := shared(); s != nil {
+				return s.Waits(most)
+			}
+			return nil, 0
+		},
+		Fetches: func() []substitute.FetchStatus {
+			if s := shared(); s != nil {
+				return s.subst.Fetching()
+			}
+			return nil
+		},
+	}
 }
 
 // building is nothing: builds run elsewhere.

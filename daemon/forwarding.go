@@ -115,7 +115,7 @@ func (f *forwarding) building() []string { return nil }
 func (f *forwarding) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
 	b := forward.New(f.options)
 	return conversation(ctx, stream, f.cfg, serving.Options{
-		Store: b, Builder: b, Roots: b.Roots(), Write: write, User: peer.User, Client: peer.Client,
+		Store: b, Builder: b, Roots: b.Roots(), Write: write, User: peer.User, Client: peer.Client, Observer: peer.Observer,
 	})
 }
 

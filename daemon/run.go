@@ -139,7 +139,7 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 		Limits:   limits.over(cfg.Settings.MaxConnections, cfg.Settings.MaxConnectionsPerUser, cfg.Settings.MaxRequestMemory),
 		Drain:    time.Duration(cfg.Settings.DrainTimeout) * time.Second,
 	}
-	w, err := newWatcher(cfg, log)
+	w, err := newWatcher(cfg, log, log)
 	if err != nil {
 		return err
 	}

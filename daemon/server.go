@@ -245,9 +245,10 @@ func (r *run) serve(ctx context.Context, conn *net.UnixConn) {
 		peer.Observer, disconnected = o, o.Disconnected
 	}
 	err = r.s.Serve(ctx, c, peer)
-	if err != nil && ctx.Err() == nil {
+	var unopened *unopenedError
+	if errors.As(err, &unopened) || err != nil && ctx.Err() == nil { // those who are told why nothing works hang up
 		level := zerolog.ErrorLevel
-		if unopened := (*unopenedError)(nil); errors.As(err, &unopened) && unopened.told {
+		if unopened != nil && unopened.told {
 			level = zerolog.DebugLevel // of all its clients we need not hear
 		}
 		log.WithLevel(level).Str("user", peer.User).Int("pid", peer.PID).Msg("unexpected Nix daemon error: " + err.Error())

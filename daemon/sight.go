@@ -69,6 +69,10 @@ func newSight(cfg *config.Config, watch *observers, audit func(Peer, worker.Priv
 // over has the board look at what a backend does.
 func (s *sight) over(b backend) {
 	l, ok := b.(*local)
+	if a, away := b.(*away); away {
+		s.board.Watch(a.watched())
+		return
+	}
 	if !ok {
 		s.board.Watch(board.Sources{Problem: func() string { return problem(b) }})
 		return

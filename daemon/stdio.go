@@ -5,10 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
 
 	"nixdaemon/daemon/config"
+	"nixdaemon/daemon/status/daemonlog"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/client"
 	"nixdaemon/protocol/storepath"
@@ -27,16 +30,22 @@ type stdio struct {
 // have opened the store.
 func runStdio(ctx context.Context, cfg *config.Config) error {
 	log := newStdioLog(cfg.Settings)
-	trail, err := openTrail(cfg.Settings.AuditLogFile, zerolog.Nop())
+	through := throughDaemon(ctx, cfg)
+	events, audit := stdioEvents(cfg.Settings, log)
+	w, err := newWatcher(cfg, events, audit)
 	if err != nil {
 		return err
 	}
-	defer trail.close()
-	b, err := assemble(ctx, throughDaemon(ctx, cfg), 0, log, new(observers), nil)
+	defer w.close()
+	watch := new(observers)
+	if through == cfg { // else the daemon has an eye on us
+		watch.add(w)
+	}
+	b, err := assemble(ctx, through, 0, log, watch, nil)
 	if err != nil {
 		return err
 	}
-	peer := Peer{Identity: Identity{User: ownName()}, Trusted: cfg.Trust != config.TrustNone}
+	peer := Peer{Identity: Identity{User: ownName(), PID: os.Getppid()}, Trusted: cfg.Trust != config.TrustNone, Client: 1}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { os.Stdin.Close() })
@@ -46,7 +55,9 @@ func runStdio(ctx context.Context, cfg *config.Config) error {
 		return errors.Join(err, b.close())
 	}
 	defer unwatch()
-	peer.Audit = func(p worker.Privilege) { trail.note(peer, p) }
+	peer.Audit = func(p worker.Privilege) { w.audit(peer, p) }
+	seen := watch.Connected(Connection{Peer: peer, Since: time.Now()})
+	peer.Observer = seen
 	stream := stdio{os.Stdin, os.Stdout}
 	if cfg.Mode == config.ModeServe {
 		err = b.converse(ctx, stream, peer, cfg.Write)
@@ -56,7 +67,22 @@ func runStdio(ctx context.Context, cfg *config.Config) error {
 	if ctx.Err() != nil {
 		err = nil // nobody is there to be told
 	}
+	seen.Disconnected(err)
 	return errors.Join(err, b.close())
+}
+
+// stdioEvents are the logs for what a client on standard input does, and for
+// what of that is privileged. Its user sees our standard error, so they are the
+// system's journal if we are root; elsewhere the former is for those alone who
+// say -v, and the latter is the file of audit-log-file.
+func stdioEvents(s *settings.Settings, log zerolog.Logger) (events, audit zerolog.Logger) {
+	if os.Geteuid() != 0 || !journal.Enabled() {
+		return log, zerolog.Nop()
+	}
+	o := daemonlog.Stderr(daemonlog.Journal, levelOf(s))
+	o.Out = io.Discard // what the journal does not take
+	events = daemonlog.New(o)
+	return events, events
 }
 
 // ownName is the user that we run as.

@@ -39,8 +39,9 @@ var (
 	_ ConnectionObserver  = (*watcher)(nil)
 )
 
-func newWatcher(cfg *config.Config, log zerolog.Logger) (*watcher, error) {
-	trail, err := openTrail(cfg.Settings.AuditLogFile, log)
+// newWatcher has lines written to log, and privileged deeds to audit.
+func newWatcher(cfg *config.Config, log, audit zerolog.Logger) (*watcher, error) {
+	trail, err := openTrail(cfg.Settings.AuditLogFile, audit)
 	if err != nil {
 		return nil, err
 	}

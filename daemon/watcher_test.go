@@ -34,7 +34,8 @@ func testWatcher(t *testing.T, audit string) (w *watcher, log *bytes.Buffer) {
 	t.Helper()
 	log = new(bytes.Buffer)
 	cfg := &config.Config{Settings: &settings.Settings{AuditLogFile: audit}, Store: config.StoreConfig{StoreDir: "/nix/store"}}
-	w, err := newWatcher(cfg, daemonlog.New(daemonlog.Options{Out: log, Format: daemonlog.JSON, Level: zerolog.InfoLevel}))
+	lines := daemonlog.New(daemonlog.Options{Out: log, Format: daemonlog.JSON, Level: zerolog.InfoLevel})
+	w, err := newWatcher(cfg, lines, lines)
 	if err != nil {
 		t.Fatal(err)
 	}

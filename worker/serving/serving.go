@@ -37,6 +37,8 @@ type Options struct {
 	// which upstream shows errors and output of builds only.
 	Log   activity.Sink
 	Quiet func()
+	// Observer is told of requests; nil if nobody wants to know.
+	Observer worker.Observer
 }
 
 // Serve answers a client until it hangs up, or until something fails.
@@ -45,7 +47,11 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 	h := &handler{o: o}
 	h.forward, _ = o.Store.(worker.Forwarder)
 	h.use(o.Settings)
-	return serve.Serve(ctx, stream, h, serve.Options{
+	var answers serve.Handler = h
+	if o.Observer != nil {
+		answers = observedHandler{h, o.Observer}
+	}
+	return serve.Serve(ctx, stream, answers, serve.Options{
 		Dir: o.Store.Dir(), Write: o.Write, Features: worker.DerivationFeatures(o.Settings.ExperimentalFeatures),
 	})
 }
