@@ -15,7 +15,9 @@ import (
 const inheritance = "_NIXDAEMON_INHERITANCE"
 
 // becomeNew turns the process into the program that now stands at its place, if that is another one than at the start.
-// The servers stay its children. If it cannot, the old program goes on.
+// The servers stay its children. If it cannot, the old program goes on. A signal that comes before the new one listens for
+// signals ends it, as it does every program that is about to start (Go's runtime does not let them be held back): then the
+// servers finish, and whoever keeps the supervisor running starts another.
 func (s *Supervisor) becomeNew() {
 	if s.next != nil || s.leaving > 0 || !s.changed() {
 		return

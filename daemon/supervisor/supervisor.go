@@ -97,6 +97,7 @@ func New(o Options) *Supervisor {
 func (s *Supervisor) Run(signals <-chan os.Signal) error {
 	defer close(s.left)
 	if s.ready { // adopted
+		s.o.Log.Info().Msg("this is the new program")
 		s.o.Notify(fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid()))
 	} else if v, err := s.launch(false); err != nil {
 		return err
