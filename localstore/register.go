@@ -239,7 +239,10 @@ func (s *Store) Invalidate(ctx context.Context, p storepath.Path) (bool, error) 
 
 // InvalidateAll makes paths invalid in one transaction. It tells how many were valid.
 func (s *Store) InvalidateAll(ctx context.Context, paths []storepath.Path) (int, error) {
-	found, err := s.DropRows(ctx, paths)
+	found := 0
+	err := s.dropping(paths, func(h *handle, names []string) error {
+		return h.db.Write(ctx, func(tx *db.Tx) (err error) { found, err = tx.InvalidateAll(names); return err })
+	})
 	if err == nil && found > 0 {
 		err = s.SyncDropped()
 	}
@@ -249,25 +252,30 @@ func (s *Store) InvalidateAll(ctx context.Context, paths []storepath.Path) (int,
 	return found, s.step("invalidated")
 }
 
-// DropRows is InvalidateAll without its last step: until SyncDropped has returned a power cut could make the paths
-// valid again, so that their files must stay.
-func (s *Store) DropRows(ctx context.Context, paths []storepath.Path) (int, error) {
+// DropRows makes the first of the paths invalid in one transaction, as many as there is time for while others wait to
+// write, and tells how many. Only a path itself and those before it may refer to it. rows are the paths' by [Store.Graph].
+// Until SyncDropped has returned a power cut could make the paths valid again, so that their files must stay.
+func (s *Store) DropRows(ctx context.Context, paths []storepath.Path, rows db.Rows) (done int, err error) {
+	err = s.dropping(paths, func(h *handle, names []string) (err error) {
+		done, err = h.db.Drop(ctx, names, rows)
+		return err
+	})
+	return done, err
+}
+
+// dropping calls drop, which makes some of the paths invalid, so that the caches know it.
+func (s *Store) dropping(paths []storepath.Path, drop func(h *handle, names []string) error) error {
 	h := s.acquire()
 	defer h.release()
 	for _, p := range paths {
 		h.cache.begin(p)
 	}
-	names := s.opts.StoreDir.PrintAll(paths)
-	found := 0
-	err := h.db.Write(ctx, func(tx *db.Tx) (err error) { found, err = tx.InvalidateAll(names); return err })
+	err := drop(h, s.opts.StoreDir.PrintAll(paths))
 	for _, p := range paths {
 		h.cache.end(p, false)
 		s.drvs.drop(p)
 	}
-	if err != nil {
-		return 0, public(err)
-	}
-	return found, nil
+	return public(err)
 }
 
 // SyncDropped makes durable what DropRows has done.

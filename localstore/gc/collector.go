@@ -28,8 +28,9 @@ type Store interface {
 	TempRootPaths() ([]storepath.Path, error)
 	// HoldRoot makes a path a temporary root of this process for some seconds.
 	HoldRoot(p storepath.Path) error
-	// DropRows makes paths invalid in one transaction; it fails if one has other referrers.
-	DropRows(ctx context.Context, paths []storepath.Path) (int, error)
+	// DropRows makes the first of the paths invalid in one transaction, as many as there is time for, and tells how many;
+	// rows are theirs by the graph. It fails if one has referrers but itself and those before it.
+	DropRows(ctx context.Context, paths []storepath.Path, rows db.Rows) (done int, err error)
 	// SyncDropped returns once not even a power cut can make those paths valid again.
 	SyncDropped() error
 	// Tidy gives space back that the database does not need any more, if that costs little and nobody waits.

@@ -8,18 +8,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/storepath"
 )
 
 const (
-	// batchSize and minBatch bound a transaction, batchTime is how long it shall take: others wait for it in order to
-	// register.
-	batchSize = 256
-	minBatch  = 32
-	batchTime = 5 * time.Millisecond
+	// batchSize and minBatch bound how many paths are claimed at a time: as many as may fit into a transaction.
+	batchSize = 2048
+	minBatch  = 64
 
 	// batchesAhead is how many batches may be invalid, and wait for that to be durable: the disk is waited for while the
 	// next rows are deleted, and once for all that came meanwhile.
@@ -40,7 +37,7 @@ type executor struct {
 	g    *graph
 	plan *plan
 	left *leftovers
-	size int // of the next transaction, in rows
+	size int // of the next batch, in paths
 
 	dropped chan []job // their rows are deleted, but could still come back
 	jobs    chan job
@@ -65,7 +62,7 @@ type job struct {
 func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) error {
 	r.claims.planned(garbage(g, p, left))
 	r.results.Paths = make([]string, 0, len(p.dead)+len(left.junk))
-	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, size: batchSize, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
+	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, size: minBatch, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
 	for range min(max(2, runtime.NumCPU()), maxDeleters) {
 		e.workers.Go(e.work)
 	}
@@ -158,7 +155,7 @@ func (e *executor) failed() error {
 	return nil
 }
 
-// batch tells how many of the dead to delete in one transaction. One that could free more than is wanted goes alone.
+// batch tells how many of the dead to claim at once. One that could free more than is wanted goes alone.
 func (e *executor) batch(dead []int32) int {
 	n := min(len(dead), e.size)
 	if !e.limited() {
@@ -178,13 +175,26 @@ func (e *executor) batch(dead []int32) int {
 // deleteBatch claims nodes, makes them invalid and has their files deleted.
 func (e *executor) deleteBatch(nodes []int32) error {
 	claimed := e.claim(nodes)
-	if err := e.o.Step("claimed"); err != nil {
-		e.unclaim(claimed)
-		return err
+	err := e.o.Step("claimed")
+	for err == nil && len(claimed) > 0 {
+		var gone []int32
+		before := len(claimed)
+		gone, claimed, err = e.invalidate(claimed)
+		e.size = min(max(minBatch, 2*(before-len(claimed))), batchSize)
+		e.pass(gone)
+		if err == nil {
+			err = e.o.Step("invalidated")
+		}
+		if err == nil {
+			err = e.failed()
+		}
 	}
-	begun := time.Now()
-	gone, err := e.invalidate(claimed)
-	e.size = nextSize(len(nodes), time.Since(begun))
+	e.unclaim(claimed)
+	return err
+}
+
+// pass has the files deleted of nodes that are not valid any more.
+func (e *executor) pass(gone []int32) {
 	batch := make([]job, 0, len(gone))
 	for _, n := range gone {
 		p := e.g.paths[n]
@@ -196,17 +206,6 @@ func (e *executor) deleteBatch(nodes []int32) error {
 	e.account.deleted += len(batch)
 	e.open.Add(len(batch))
 	e.dropped <- batch
-	if err != nil {
-		return err
-	}
-	return e.o.Step("invalidated")
-}
-
-// nextSize gives a transaction about the time that it shall have, after one of so many rows took so long. It grows slowly:
-// one quick transaction says little of a busy machine.
-func nextSize(rows int, took time.Duration) int {
-	wanted := int(int64(rows) * int64(batchTime) / max(1, int64(took)))
-	return max(minBatch, min(wanted, 2*rows, batchSize))
 }
 
 // claim gives those of the nodes that nobody has claimed meanwhile.
@@ -234,24 +233,44 @@ func (e *executor) unclaim(nodes []int32) {
 	}
 }
 
-// invalidate gives the nodes that are not valid any more; all others are unclaimed.
-func (e *executor) invalidate(nodes []int32) (gone []int32, err error) {
-	valid, others := split(nodes, e.g.isValid)
-	others, err = e.stillInvalid(others)
-	if err != nil {
-		e.unclaim(valid)
-		return nil, err
+// invalidate gives the first of the nodes as far as they are not valid any more, and those whose turn is yet to come, for
+// others may wait for the database. Those that stay valid are unclaimed.
+func (e *executor) invalidate(nodes []int32) (gone, rest []int32, err error) {
+	nodes = e.withoutNeeded(nodes)
+	valid, _ := split(nodes, e.g.isValid)
+	done, err := 0, error(nil)
+	if len(valid) > 0 {
+		done, err = e.o.Store.DropRows(e.ctx, e.g.pathsOf(valid), e.g.rows.Rows(valid))
 	}
-	_, err = e.o.Store.DropRows(e.ctx, e.g.pathsOf(valid))
 	switch {
 	case err == nil:
-		return append(valid, others...), nil
+		gone = valid[:done]
 	case e.ctx.Err() != nil:
-		e.unclaim(valid)
-		return others, err
+		return nil, nodes, err
+	default:
+		done = min(len(valid), minBatch)
+		gone, err = e.invalidateEach(valid[:done])
 	}
-	valid, err = e.invalidateEach(valid)
-	return append(valid, others...), err
+	now := nodes
+	if done < len(valid) {
+		i := slices.Index(nodes, valid[done])
+		now, rest = nodes[:i], nodes[i:]
+	}
+	_, others := split(now, e.g.isValid)
+	if err != nil {
+		e.unclaim(others)
+		return gone, rest, err
+	}
+	others, err = e.stillInvalid(others)
+	return append(gone, others...), rest, err
+}
+
+// withoutNeeded drops what turned out to be needed.
+func (e *executor) withoutNeeded(nodes []int32) []int32 {
+	needed, others := split(nodes, func(n int32) bool { return e.plan.alive[n] })
+	e.account.needed += len(needed)
+	e.unclaim(needed)
+	return others
 }
 
 func split(nodes []int32, in func(int32) bool) (yes, no []int32) {
@@ -294,7 +313,7 @@ func (e *executor) invalidateEach(nodes []int32) (gone []int32, err error) {
 			e.claims.end(p.HashPart())
 			continue
 		}
-		_, err := e.o.Store.DropRows(e.ctx, []storepath.Path{p})
+		_, err := e.o.Store.DropRows(e.ctx, []storepath.Path{p}, e.g.rows.Rows(nodes[i:i+1]))
 		if err == nil {
 			gone = append(gone, n)
 			continue

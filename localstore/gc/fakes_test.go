@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"nixdaemon/localstore"
+	"nixdaemon/localstore/internal/db"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/storepath"
 )
@@ -48,11 +49,11 @@ func (s *meddler) ValidPaths(ctx context.Context, paths []storepath.Path) ([]sto
 	return valid, err
 }
 
-func (s *meddler) DropRows(ctx context.Context, paths []storepath.Path) (int, error) {
+func (s *meddler) DropRows(ctx context.Context, paths []storepath.Path, rows db.Rows) (int, error) {
 	if s.before != nil {
 		s.before(paths)
 	}
-	return s.Store.DropRows(ctx, paths)
+	return s.Store.DropRows(ctx, paths, rows)
 }
 
 func (s *meddler) DeleteTree(ctx context.Context, realPath string) (uint64, error) {

@@ -59,6 +59,11 @@ func busyText(path string, err error) string {
 
 // retryBusy repeats f, which must have no effect when it fails, as long as the database is busy.
 func (db *DB) retryBusy(ctx context.Context, f func() error) error {
+	return db.retryBusyUntil(ctx, nil, f)
+}
+
+// retryBusyUntil is retryBusy until stop is closed.
+func (db *DB) retryBusyUntil(ctx context.Context, stop <-chan struct{}, f func() error) error {
 	var b busyWait
 	for {
 		err := f()
@@ -68,7 +73,7 @@ func (db *DB) retryBusy(ctx context.Context, f func() error) error {
 		if b.log == nil {
 			b = busyWait{path: db.file, log: db.log, counts: &db.counts}
 		}
-		if err := b.wait(ctx, nil, err); err != nil {
+		if err := b.wait(ctx, stop, err); err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,24 @@ type Graph struct {
 	Outputs []GraphOutput
 
 	names nameTable
+
+	db  *DB     // where it comes from
+	ids []int64 // of the nodes' rows, numbers that no other row of that database ever gets
+}
+
+// Rows are numbers of rows in one database.
+type Rows struct {
+	db  *DB
+	ids []int64
+}
+
+// Rows gives the rows of nodes.
+func (g *Graph) Rows(nodes []int32) Rows {
+	ids := make([]int64, len(nodes))
+	for i, n := range nodes {
+		ids[i] = g.ids[n]
+	}
+	return Rows{g.db, ids}
 }
 
 // GraphOutput says that the derivation at node Drv has the output at node Out.
@@ -71,6 +89,7 @@ func (db *DB) LoadGraph(ctx context.Context, o GraphOptions) (*Graph, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load reference graph: %w", err)
 	}
+	g.db = db
 	return g, nil
 }
 
@@ -143,6 +162,7 @@ func (c *conn) loadNodes(ctx context.Context, g *Graph) (*nodeIDs, error) {
 		return checkEvery(ctx, len(g.Paths))
 	})
 	n.index()
+	g.ids = n.ids
 	return n, err
 }
 

@@ -113,6 +113,9 @@ func (db *DB) Tidy() {
 	if w.isClosing() || len(w.requests) > 0 {
 		return
 	}
+	if err := w.dropper.close(); err != nil {
+		db.log("close database " + db.file + ": " + err.Error())
+	}
 	if db.wantsVacuum(w.tx.conn) {
 		if err := sqlitex.ExecuteTransient(w.tx.sql, "vacuum", nil); err != nil && !isBusy(err) {
 			db.log("vacuum database " + db.file + ": " + err.Error())

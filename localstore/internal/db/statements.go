@@ -59,6 +59,13 @@ const (
 	stmtInsertRealisationByPath
 	stmtUpdateRealisationByPath
 	stmtReplaceRealisationByPath
+	stmtDeleteReferencesOf
+	stmtDeleteOutputsOf
+	stmtDeleteRows
+	stmtQueryAnyReferrer
+	stmtQueryAnyRealisation
+	stmtQuerySchemaVersion
+	stmtListUnknownOwners
 	stmtCount
 )
 
@@ -110,6 +117,13 @@ var statementFiles = [stmtCount]string{
 	stmtInsertRealisationByPath:  "insert_realisation_by_path",
 	stmtUpdateRealisationByPath:  "update_realisation_by_path",
 	stmtReplaceRealisationByPath: "replace_realisation_by_path",
+	stmtDeleteReferencesOf:       "delete_references_of",
+	stmtDeleteOutputsOf:          "delete_outputs_of",
+	stmtDeleteRows:               "delete_rows",
+	stmtQueryAnyReferrer:         "query_any_referrer",
+	stmtQueryAnyRealisation:      "query_any_realisation",
+	stmtQuerySchemaVersion:       "query_schema_version",
+	stmtListUnknownOwners:        "list_unknown_owners",
 }
 
 // sqlText returns the text of a file of the folder sql. The files are part of the program, so a missing one panics.

@@ -58,6 +58,7 @@ type writer struct {
 	crowd   bool       // the last group had several members
 	members []*request // succeeded, waiting for the commit
 	journal journal
+	dropper dropper
 }
 
 func newWriter(db *DB, c *conn) *writer {
@@ -145,7 +146,7 @@ func (w *writer) close() error {
 	}
 	w.running.Lock()
 	defer w.running.Unlock()
-	return w.tx.close()
+	return errors.Join(w.dropper.close(), w.tx.close())
 }
 
 func (w *writer) run() {

@@ -1,0 +1,1 @@
+delete from DerivationOutputs where drv in (select value from json_each(?1))

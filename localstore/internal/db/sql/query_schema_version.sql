@@ -1,0 +1,1 @@
+pragma schema_version
