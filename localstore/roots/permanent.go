@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,14 @@ import (
 
 // maxDepth bounds the nesting of directories, each of which costs a descriptor. Users can write there.
 const maxDepth = 128
+
+const (
+	// scanners is how many goroutines look for roots of one kind, at most.
+	scanners = 4
+
+	// minPart is how many links are worth a goroutine.
+	minPart = 64
+)
 
 // unknownType asks for the type of an entry to be found out.
 const unknownType = fs.ModeIrregular
@@ -27,7 +36,7 @@ func Permanent(ctx context.Context, o Options) (Roots, error) {
 		return nil, fmt.Errorf("find roots: %w", err)
 	}
 	defer state.Close()
-	w := &walker{Options: &o, ctx: ctx, auto: filepath.Join(o.StateDir, "gcroots", "auto") + "/"}
+	w := &walker{Options: &o, ctx: ctx, auto: filepath.Join(o.StateDir, "gcroots", "auto") + "/", slots: make(chan struct{}, scanners-1)}
 	for _, name := range []string{"gcroots", "profiles"} {
 		path := filepath.Join(o.StateDir, name)
 		if _, err := os.Lstat(path); os.IsNotExist(err) {
@@ -44,7 +53,8 @@ func Permanent(ctx context.Context, o Options) (Roots, error) {
 type walker struct {
 	*Options
 	ctx   context.Context
-	auto  string // the directory of indirect roots, with a slash at its end
+	auto  string        // the directory of indirect roots, with a slash at its end
+	slots chan struct{} // one for each further goroutine
 	found []candidate
 }
 
@@ -110,13 +120,46 @@ func (w *walker) directory(parent int, name, path string, depth int) error {
 	if err != nil {
 		return fmt.Errorf("find roots in \"%s\": %w", path, err)
 	}
-	fd := int(dir.Fd())
+	return w.entries(int(dir.Fd()), path, entries, depth+1)
+}
+
+// entries looks at the entries of a directory. Many are divided among goroutines, as long as there are slots: nearly all of
+// the time is the kernel's, which looks each link up.
+func (w *walker) entries(dir int, path string, entries []fs.DirEntry, depth int) error {
+	half := len(entries) / 2
+	if half >= minPart && w.slot() {
+		other := *w
+		other.found = nil
+		var failed error
+		var group sync.WaitGroup
+		group.Go(func() {
+			defer func() { <-w.slots }()
+			failed = other.entries(dir, path, entries[half:], depth)
+		})
+		err := w.entries(dir, path, entries[:half], depth)
+		group.Wait()
+		w.found = append(w.found, other.found...)
+		if err == nil {
+			err = failed
+		}
+		return err
+	}
 	for _, e := range entries {
-		if err := w.entry(fd, e.Name(), path+"/"+e.Name(), e.Type(), depth+1); err != nil {
+		if err := w.entry(dir, e.Name(), path+"/"+e.Name(), e.Type(), depth); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// slot tells whether there may be one more goroutine.
+func (w *walker) slot() bool {
+	select {
+	case w.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 func openDir(parent int, name, path string) (*os.File, error) {

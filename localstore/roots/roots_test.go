@@ -191,6 +191,39 @@ func TestPermanentHostile(t *testing.T) {
 	)
 }
 
+// TestPermanentMany has directories that are divided among goroutines: all roots are found, once, and all stale links removed.
+func TestPermanentMany(t *testing.T) {
+	f := newFixture(t)
+	var want, said []string
+	for d := range 5 {
+		f.mkdir(fmt.Sprintf("var/gcroots/d%d", d))
+		for i := range 2*minPart + d {
+			name := fmt.Sprintf("var/gcroots/d%d/r%d", d, i)
+			f.link(f.print(i%100), name)
+			want = append(want, fmt.Sprintf("%s -> p%d", name, i%100))
+		}
+	}
+	for i := range 6 * minPart {
+		auto, home := fmt.Sprintf("var/gcroots/auto/a%d", i), fmt.Sprintf("home/h%d", i)
+		f.link(f.top+"/"+home, auto)
+		if i%7 == 0 {
+			said = append(said, fmt.Sprintf(`removing stale link from "TOP/%s" to "TOP/%s"`, auto, home))
+			continue
+		}
+		f.link(f.print(i%100), home)
+		want = append(want, fmt.Sprintf("%s -> p%d", home, i%100))
+	}
+	slices.Sort(said)
+	f.compare(Permanent, want...)
+	f.said(said...)
+	f.compare(Permanent, want...)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Permanent(ctx, f.o); !errors.Is(err, context.Canceled) {
+		t.Errorf("after an end: %v", err)
+	}
+}
+
 func TestPermanentWithoutDirectories(t *testing.T) {
 	f := newFixture(t)
 	f.must(os.RemoveAll(f.o.StateDir + "/gcroots"))

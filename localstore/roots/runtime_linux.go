@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
+	"runtime"
+	"slices"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,37 +19,57 @@ var kernelFiles = [...]string{"sys/kernel/modprobe", "sys/kernel/fbsplash", "sys
 
 // runtime asks the process file system: programs, working directories, open and mapped files, and environments.
 func (o *Options) runtime(ctx context.Context) (uses, error) {
-	s := &procScan{Options: o, ctx: ctx, found: make(uses), prefix: []byte(string(o.Dir) + "/")}
+	found := make(uses)
 	proc, err := openDir(unix.AT_FDCWD, o.ProcDir, o.ProcDir)
 	if err != nil {
 		// Without it nothing can be known; upstream goes on, too.
-		return s.found, nil
+		return found, nil
 	}
 	defer proc.Close()
 	names, err := proc.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		if !isNumber(name) {
-			continue
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err := s.process(int(proc.Fd()), name); err != nil && !isGone(err) {
-			return nil, err
-		}
+	names = slices.DeleteFunc(names, func(name string) bool { return !isNumber(name) })
+	var next atomic.Int64
+	scans := make([]procScan, min(scanners, runtime.GOMAXPROCS(0)))
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range scans {
+		s := &scans[i]
+		*s = procScan{Options: o, ctx: ctx, found: make(uses), prefix: []byte(string(o.Dir) + "/")}
+		group.Go(func() error { return s.processes(int(proc.Fd()), names, &next) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	for _, name := range kernelFiles {
-		if err := s.file(int(proc.Fd()), name, s.whole, o.ProcDir, "/", name); err != nil && !isGone(err) {
+		if err := scans[0].file(int(proc.Fd()), name, scans[0].whole, o.ProcDir, "/", name); err != nil && !isGone(err) {
 			return nil, err
 		}
 	}
-	return s.found, nil
+	for i := range scans {
+		maps.Copy(found, scans[i].found)
+	}
+	return found, nil
 }
 
-// procScan is one pass over all processes, through one buffer.
+// processes looks at those processes that no other scan has taken.
+func (s *procScan) processes(proc int, names []string, next *atomic.Int64) error {
+	for {
+		i := int(next.Add(1)) - 1
+		if i >= len(names) {
+			return nil
+		}
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+		if err := s.process(proc, names[i]); err != nil && !isGone(err) {
+			return err
+		}
+	}
+}
+
+// procScan is one goroutine's pass over processes, through one buffer.
 type procScan struct {
 	*Options
 	ctx    context.Context
@@ -75,10 +100,12 @@ func (s *procScan) process(proc int, pid string) error {
 	}
 	defer unix.Close(dir)
 	label := s.ProcDir + "/" + pid
-	for _, name := range []string{"exe", "cwd"} {
-		if err := s.readLink(dir, name, label, "/", name); err != nil {
-			return err
-		}
+	// The kernel's own threads, and what is left of processes, have no program: there is nothing else to be found then.
+	if none, err := s.readLink(dir, "exe", label, "/exe"); none || err != nil {
+		return err
+	}
+	if _, err := s.readLink(dir, "cwd", label, "/cwd"); err != nil {
+		return err
 	}
 	if err := s.descriptors(dir, label); err != nil {
 		return err
@@ -99,26 +126,28 @@ func (s *procScan) descriptors(process int, label string) error {
 	if err != nil {
 		return err
 	}
+	fd := int(dir.Fd())
 	for _, name := range names {
-		if err := s.readLink(int(dir.Fd()), name, label, "/fd/", name); err != nil {
+		if _, err := s.readLink(fd, name, label, "/fd/", name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *procScan) readLink(dir int, name string, label ...string) error {
+// readLink notes where a link leads; none tells that there is no such link.
+func (s *procScan) readLink(dir int, name string, label ...string) (none bool, err error) {
 	n, err := readlinkInto(dir, name, s.link[:])
 	if err != nil {
 		if isGone(err) || err == unix.ENAMETOOLONG {
-			return nil
+			return err == unix.ENOENT, nil
 		}
-		return &os.PathError{Op: "readlink", Path: name, Err: err}
+		return false, &os.PathError{Op: "readlink", Path: name, Err: err}
 	}
 	if target := s.link[:n]; bytes.HasPrefix(target, s.prefix) {
 		s.found.add(s.Options, target, label...)
 	}
-	return nil
+	return false, nil
 }
 
 // file reads a whole file and gives its contents to scan.

@@ -1,6 +1,9 @@
 package roots
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 // TestProcess reads a made-up process, with the lines and texts that real ones seldom have.
 func TestProcess(t *testing.T) {
@@ -8,6 +11,9 @@ func TestProcess(t *testing.T) {
 	f.mkdir("proc/12/fd")
 	f.mkdir("proc/13")
 	f.mkdir("proc/self")
+	f.mkdir("proc/14/fd") // a thread of the kernel's
+	f.link("/", "proc/14/cwd")
+	f.file("proc/14/maps", "")
 	f.link(f.print(1)+"/bin/x", "proc/12/exe")
 	f.link(f.print(2), "proc/12/cwd")
 	f.link("/nix/storeroom", "proc/12/fd/0")
@@ -38,6 +44,19 @@ func TestProcess(t *testing.T) {
 		"proc/sys/kernel/modprobe -> p11",
 	)
 	f.said()
+}
+
+// TestManyProcesses has more processes than are scanned at a time, and all are found.
+func TestManyProcesses(t *testing.T) {
+	f := newFixture(t)
+	var want []string
+	for i := range 90 {
+		f.mkdir(fmt.Sprintf("proc/%d/fd", 100+i))
+		f.link(f.print(i), fmt.Sprintf("proc/%d/exe", 100+i))
+		f.link(f.print(i), fmt.Sprintf("proc/%d/fd/3", 100+i))
+		want = append(want, fmt.Sprintf("proc/%d/exe -> p%d", 100+i, i), fmt.Sprintf("proc/%d/fd/3 -> p%d", 100+i, i))
+	}
+	f.compare(Runtime, want...)
 }
 
 func TestNoProcessFileSystem(t *testing.T) {
