@@ -119,7 +119,14 @@ func offer(o *substitute.Offer) *build.Offer {
 	if o == nil {
 		return nil
 	}
-	return &build.Offer{Info: o.Info, DownloadSize: o.DownloadSize, Source: o}
+	return &build.Offer{Info: o.Info, DownloadSize: o.DownloadSize, Ahead: o.Ahead(), Source: o}
+}
+
+// Ahead gets the archive of an offer that came from Find.
+func (s *substituter) Ahead(ctx context.Context, sess *session.Session, o *build.Offer) {
+	if found, ok := o.Source.(*substitute.Offer); ok {
+		s.Substituter.Ahead(ctx, sess, found)
+	}
 }
 
 // goneError is an error that the scheduler knows as one about what is gone.

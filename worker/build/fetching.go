@@ -22,15 +22,25 @@ type fetching struct {
 	work    sync.WaitGroup
 	running int // pieces of work whose result the request has not yet learnt
 	queue   []*pathGoal
+
+	finds int         // questions for offers among running
+	found []*pathGoal // with an offer that can be got ahead but that waits for references, the last found last
+	ready []*pathGoal // with one that waits for nothing but its turn, the first first
+	ahead int         // offers that are got ahead, or have been, and whose turn has not come
+}
+
+// context is that of the work.
+func (f *fetching) context(r *request) context.Context {
+	if f.cancel == nil {
+		f.ctx, f.cancel = context.WithCancel(r.ctx)
+	}
+	return f.ctx
 }
 
 // start runs work on its own; the function that it returns is called on the request's goroutine.
 func (f *fetching) start(r *request, work func(context.Context) func()) {
-	if f.cancel == nil {
-		f.ctx, f.cancel = context.WithCancel(r.ctx)
-	}
 	f.running++
-	ctx := f.ctx
+	ctx := f.context(r)
 	f.work.Go(func() {
 		then := guardedWork(ctx, r, work)
 		r.inbox.post(notice{then: func() {

@@ -168,6 +168,10 @@ func (r *request) loop(tops []*goal) error {
 		if err := r.workAll(); err != nil {
 			return err
 		}
+		if r.open > 0 {
+			r.getAhead(r.fetching.nextReady)
+			r.getAhead(r.fetching.nextFound)
+		}
 		r.progress.show(r.log)
 		r.counts.set(r.progress.counts())
 		if r.open == 0 {

@@ -29,6 +29,9 @@ type Substituter interface {
 	Realisation(ctx context.Context, sess *session.Session, id pathinfo.DrvOutput) (found *pathinfo.Realisation, failed bool, err error)
 	// RealisationAtHand tells whether Realisation has nobody to wait for.
 	RealisationAtHand(ctx context.Context, sess *session.Session, id pathinfo.DrvOutput) bool
+	// Ahead gets what Fetch will read of an offer that says that it can be got ahead of its turn. It returns when Fetch
+	// has it, or has begun without, or when the context ends. What goes wrong is for Fetch to tell.
+	Ahead(ctx context.Context, sess *session.Session, o *Offer)
 	// Fetch makes the path valid in the store, or replaces it when repair is set. Its references are valid.
 	// ErrGone from it means that the offer was out of date.
 	Fetch(ctx context.Context, sess *session.Session, o *Offer, repair bool) error
@@ -40,6 +43,8 @@ type Offer struct {
 	Info *pathinfo.Info
 	// DownloadSize is in bytes, 0 when unknown.
 	DownloadSize uint64
+	// Ahead says that what is small but far away can be got ahead of its turn.
+	Ahead bool
 	// Source is for the Substituter alone.
 	Source any
 }
@@ -53,6 +58,10 @@ type pathGoal struct {
 	offer  *Offer
 	broken bool // some offer could not be fetched
 	stage  fetchStage
+	// letGo ends the getting of the present offer ahead of its turn; nil if that has not begun, or its turn has come.
+	letGo context.CancelFunc
+	// turned says that the turn of the present offer has come, or that it was given up.
+	turned bool
 }
 
 // fetchStage is what a path's goal does itself, for whoever looks.
@@ -117,9 +126,13 @@ func (p *pathGoal) find() {
 		return
 	}
 	p.step, p.stage = nil, fetchAsking
+	r.fetching.finds++
 	r.fetching.start(r, func(ctx context.Context) func() {
 		offer, err := r.s.subst.Find(ctx, r.sess, p.path, p.ca, after)
-		return func() { p.found(offer, err) }
+		return func() {
+			r.fetching.finds--
+			p.found(offer, err)
+		}
 	})
 }
 
@@ -141,7 +154,7 @@ func (p *pathGoal) found(offer *Offer, err error) {
 		p.giveUp()
 		return
 	}
-	p.offer = offer
+	p.offer, p.turned = offer, false
 	r.progress.downloadExpected += offer.DownloadSize
 	r.progress.narExpected += offer.Info.NarSize
 	var refs []*goal
@@ -150,6 +163,7 @@ func (p *pathGoal) found(offer *Offer, err error) {
 			refs = append(refs, r.path(ref, storepath.ContentAddress{}, false))
 		}
 	}
+	p.goAhead(len(refs) == 0)
 	p.await(refs, p.haveReferences)
 }
 
@@ -167,11 +181,17 @@ func (p *pathGoal) haveReferences() {
 	}
 	p.step, p.stage = nil, fetchQueued
 	r.fetching.queue = append(r.fetching.queue, p)
+	p.goAhead(true)
 	r.startFetches()
 }
 
 // withdraw takes the present offer's sizes out of what is expected.
 func (p *pathGoal) withdraw() {
+	p.turn()
+	if p.letGo != nil {
+		p.letGo()
+		p.letGo = nil
+	}
 	p.r.progress.downloadExpected -= p.offer.DownloadSize
 	p.r.progress.narExpected -= p.offer.Info.NarSize
 }
@@ -184,6 +204,7 @@ func (r *request) startFetches() {
 		p := f.queue[0]
 		f.queue = f.queue[1:]
 		r.progress.fetching++
+		p.turn()
 		offer := p.offer
 		p.stage = fetchRunning
 		f.start(r, func(ctx context.Context) func() {

@@ -28,6 +28,12 @@ type cache struct {
 	fetched []storepath.Path
 	running int
 	most    int
+
+	small   bool // offers can be got ahead
+	ahead   []storepath.Path
+	holding int // of ahead at the moment
+	held    int // the most
+	begun   signals
 }
 
 func (c *cache) Find(_ context.Context, _ *session.Session, p storepath.Path, _ storepath.ContentAddress, after *Offer) (*Offer, error) {
@@ -35,11 +41,27 @@ func (c *cache) Find(_ context.Context, _ *session.Session, p storepath.Path, _ 
 	if !ok || after != nil {
 		return nil, nil
 	}
-	return &Offer{Info: &pathinfo.Info{Path: p, References: refs, NarSize: 100}, DownloadSize: 10}, nil
+	return &Offer{Info: &pathinfo.Info{Path: p, References: refs, NarSize: 100}, DownloadSize: 10, Ahead: c.small}, nil
 }
 
 func (c *cache) FindQuickly(context.Context, *session.Session, storepath.Path, storepath.ContentAddress, *Offer) (*Offer, bool, error) {
 	return nil, false, nil
+}
+
+func (c *cache) Ahead(ctx context.Context, _ *session.Session, o *Offer) {
+	c.mu.Lock()
+	c.ahead = append(c.ahead, o.Info.Path)
+	c.holding++
+	c.held = max(c.held, c.holding)
+	c.mu.Unlock()
+	begun := c.begun.of(o.Info.Path)
+	select {
+	case <-begun:
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	c.holding--
+	c.mu.Unlock()
 }
 
 func (c *cache) RealisationAtHand(context.Context, *session.Session, pathinfo.DrvOutput) bool {
@@ -59,6 +81,7 @@ func (c *cache) Realisation(_ context.Context, _ *session.Session, id pathinfo.D
 }
 
 func (c *cache) Fetch(_ context.Context, _ *session.Session, o *Offer, _ bool) error {
+	c.begun.fire(o.Info.Path)
 	c.mu.Lock()
 	c.fetched = append(c.fetched, o.Info.Path)
 	c.running++

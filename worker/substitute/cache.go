@@ -276,17 +276,47 @@ func (d decompressed) Close() error { return errors.Join(d.ReadCloser.Close(), d
 
 // OpenNAR opens and decompresses the archive that a narinfo names.
 func (c *Cache) OpenNAR(ctx context.Context, a Asker, info *narinfo.NarInfo) (io.ReadCloser, error) {
-	body, err := c.get(ctx, a, info.URL)
-	if errors.Is(err, ErrNoObject) {
-		return nil, &Error{err.Error(), coloured(err), ErrGone}
-	}
+	file, err := c.open(ctx, a, info)
 	if err != nil {
 		return nil, err
 	}
-	contents, err := c.o.Decoders.NewReader(info.Compression, body)
+	return c.Unpack(ctx, a, info, file)
+}
+
+// open opens the file of an archive.
+func (c *Cache) open(ctx context.Context, a Asker, info *narinfo.NarInfo) (io.ReadCloser, error) {
+	file, err := c.get(ctx, a, info.URL)
+	if errors.Is(err, ErrNoObject) {
+		return nil, &Error{err.Error(), coloured(err), ErrGone}
+	}
+	return file, err
+}
+
+// File reads the file of an archive whole, nil if it is larger than limit.
+func (c *Cache) File(ctx context.Context, a Asker, info *narinfo.NarInfo, limit uint64) ([]byte, error) {
+	file, err := c.open(ctx, a, info)
 	if err != nil {
-		body.Close()
+		return nil, err
+	}
+	defer file.Close()
+	// The byte behind the limit makes room for the end to be seen.
+	data := make([]byte, limit+1)
+	n, err := io.ReadFull(file, data)
+	switch {
+	case err == nil:
+		return nil, nil
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		return data[:n], nil
+	}
+	return nil, err
+}
+
+// Unpack decompresses an archive.
+func (c *Cache) Unpack(ctx context.Context, a Asker, info *narinfo.NarInfo, file io.ReadCloser) (io.ReadCloser, error) {
+	contents, err := c.o.Decoders.NewReader(info.Compression, file)
+	if err != nil {
+		file.Close()
 		return nil, c.failed(ctx, a, time.Now(), err)
 	}
-	return decompressed{contents, body}, nil
+	return decompressed{contents, file}, nil
 }

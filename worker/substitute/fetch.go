@@ -1,6 +1,7 @@
 package substitute
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -37,10 +38,14 @@ type fetchKey struct {
 	repair bool
 }
 
+func (o *Offer) key(repair bool) fetchKey {
+	return fetchKey{o.Info.Path, o.source.URI(), o.Info.NarHash, repair}
+}
+
 // Fetch makes an offered path valid in our store, or replaces it when repair is set. Its references are valid. The error
 // wraps [ErrGone] when the offer was out of date.
 func (s *Substituter) Fetch(ctx context.Context, sess *session.Session, o *Offer, repair bool) error {
-	key := fetchKey{o.Info.Path, o.source.URI(), o.Info.NarHash, repair}
+	key := o.key(repair)
 	_, err := s.fetches.do(ctx, key, sess.Log, func(ctx context.Context, log activity.Sink) (struct{}, error) {
 		return struct{}{}, s.fetch(ctx, Asker{Settings: sess.Settings, Log: log}, sess, o, repair)
 	})
@@ -63,6 +68,7 @@ func (s *Substituter) fetch(ctx context.Context, a Asker, sess *session.Session,
 		activity.Text(there), activity.Text(o.source.URI()), activity.Text(s.o.StoreURI)}, id)
 	defer a.Log.Stop(copyID)
 	return s.observed(ctx, sess, o, func(ctx context.Context, f *fetching) error {
+		defer s.early.drop(o.key(repair))
 		return s.copy(ctx, a.under(copyID), o, there, repair, f)
 	})
 }
@@ -87,7 +93,7 @@ func (s *Substituter) copy(ctx context.Context, a Asker, o *Offer, there string,
 	info := *o.Info
 	info.Ultimate = false
 	info.RegistrationTime = 0
-	stream := &download{ctx: ctx, asker: a, offer: o, path: there, left: 2*info.NarSize + slack, progress: f}
+	stream := &download{ctx: ctx, asker: a, offer: o, early: &s.early, key: o.key(repair), path: there, left: 2*info.NarSize + slack, progress: f}
 	defer stream.close()
 	in, ok := s.readers.Get().(*wire.Reader)
 	if !ok {
@@ -119,6 +125,8 @@ type download struct {
 	asker Asker
 	offer *Offer
 	path  string // as the store prints it
+	early *earlies
+	key   fetchKey
 
 	body io.ReadCloser // nil until the first read
 	left uint64        // bytes that are still read
@@ -140,7 +148,7 @@ func (d *download) Read(p []byte) (int, error) {
 		return 0, d.err
 	}
 	if d.body == nil {
-		if d.body, d.err = d.offer.source.OpenNAR(d.ctx, d.asker, d.offer.remote); d.err != nil {
+		if d.body, d.err = d.open(); d.err != nil {
 			return 0, d.err
 		}
 	}
@@ -151,6 +159,22 @@ func (d *download) Read(p []byte) (int, error) {
 		return n, d.err
 	}
 	return n, nil
+}
+
+// open begins with what was got before, or asks for the archive now.
+func (d *download) open() (io.ReadCloser, error) {
+	source, ok := d.offer.source.(packed)
+	if !ok {
+		return d.offer.source.OpenNAR(d.ctx, d.asker, d.offer.remote)
+	}
+	file, err := d.early.take(d.ctx, d.key)
+	switch {
+	case err != nil:
+		return nil, err
+	case file == nil:
+		return d.offer.source.OpenNAR(d.ctx, d.asker, d.offer.remote)
+	}
+	return source.Unpack(d.ctx, d.asker, d.offer.remote, io.NopCloser(bytes.NewReader(file)))
 }
 
 // account counts what has arrived, and shows it.

@@ -49,6 +49,14 @@ func (f *flights[K, T]) do(ctx context.Context, key K, log activity.Sink, work f
 	}
 }
 
+// has tells whether that work is under way.
+func (f *flights[K, T]) has(key K) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.flying[key]
+	return ok
+}
+
 func (f *flights[K, T]) join(ctx context.Context, key K, log activity.Sink, work func(context.Context, activity.Sink) (T, error)) (*flight[T], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

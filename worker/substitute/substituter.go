@@ -48,6 +48,8 @@ type Substituter struct {
 	o       Options
 	stores  *registry
 	fetches flights[fetchKey, struct{}]
+	aheads  flights[fetchKey, struct{}]
+	early   earlies
 	readers sync.Pool // of archives: *wire.Reader
 
 	progress progress
@@ -60,6 +62,7 @@ func New(o Options) *Substituter {
 
 // Close waits for what still runs and closes the stores. Nobody must ask any more.
 func (s *Substituter) Close() error {
+	s.aheads.close()
 	s.fetches.close()
 	return s.stores.close()
 }

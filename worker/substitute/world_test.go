@@ -25,6 +25,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
+	"nixdaemon/worker/substitute/narinfocache"
 )
 
 // recorder keeps what a session is told.
@@ -104,6 +105,8 @@ type callCounter struct {
 	mu    sync.Mutex
 	names []string
 	block chan struct{} // if not nil, archives wait for it
+
+	missing string // what names of objects that are not there begin with, if not ""
 }
 
 func secretKey(t testing.TB, name string) pathinfo.SecretKey {
@@ -145,6 +148,15 @@ func (w *world) open(ctx context.Context, a Asker, ref settings.StoreReference) 
 			return nil, err
 		}
 		return OpenCache(ctx, a, CacheOptions{Reference: ref, URI: d.URI(), Dir: w.store.Dir(), Objects: counted{d, &w.calls}, IDs: &w.ids, Local: true, Decoders: &w.decoders})
+	case "far":
+		local := ref
+		local.Scheme = "file"
+		d, err := OpenDirectory(local)
+		if err != nil {
+			return nil, err
+		}
+		return OpenCache(ctx, a, CacheOptions{Reference: ref, URI: "http://far", Dir: w.store.Dir(), Objects: counted{d, &w.calls}, IDs: &w.ids,
+			Infos: narinfocache.New(narinfocache.Options{}), Decoders: &w.decoders})
 	case "dummy":
 		return OpenDummy(a, ref, w.store.Dir())
 	}
@@ -168,6 +180,9 @@ func (c counted) Get(ctx context.Context, a Asker, name string) (io.ReadCloser, 
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+	}
+	if c.calls.missing != "" && strings.HasPrefix(name, c.calls.missing) {
+		return nil, errorf(ErrNoObject, "no '%s'", name)
 	}
 	return c.Directory.Get(ctx, a, name)
 }
