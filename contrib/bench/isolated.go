@@ -37,6 +37,8 @@ type config struct {
 	optimise bool
 	// jobs is how many builds may run at once for all clients of our daemon; 0 is its default.
 	jobs int
+	// store, if not nil, gives the URL of the store that the daemon has for its own.
+	store func() string
 }
 
 // text is the daemon's nix.conf.
@@ -44,6 +46,9 @@ func (c *config) text() (string, error) {
 	s := "substituters =\ntrusted-users = *\nmax-jobs = 2\n"
 	if c.jobs > 0 {
 		s += fmt.Sprintf("max-total-jobs = %d\n", c.jobs) // others say that they do not know it
+	}
+	if c.store != nil {
+		s += "store = " + c.store() + "\n"
 	}
 	if c.optimise {
 		s += "auto-optimise-store = true\n"

@@ -85,7 +85,7 @@ func run(ctx context.Context, o options) error {
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	header(out, daemons)
-	for _, w := range slices.Concat(workloads, substitutions(), isolated(), collections(), upkeep(), peers()) {
+	for _, w := range slices.Concat(workloads, substitutions(), uploads(), isolated(), collections(), upkeep(), peers()) {
 		if !wanted.MatchString(w.name) {
 			continue
 		}

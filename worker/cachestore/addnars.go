@@ -11,11 +11,13 @@ import (
 	"nixdaemon/protocol/storepath"
 )
 
-// uploadsAtOnce bounds the paths that are put into the cache while the next is received.
-const uploadsAtOnce = 16
+// uploadsAtOnce bounds the paths that are put into the cache while the next is received. It is more than there are
+// connections by default (http-connections), since some wait for their references.
+const uploadsAtOnce = 32
 
-// AddNARs adds the paths that next gives, each after those that it refers to. A path goes into the cache while the
-// following are received; behind what it refers to, as anybody may ask for it from then on.
+// AddNARs adds the paths that next gives, each after those that it refers to. The objects of a
+// path go into the cache while the following are received; its narinfo behind those of what it refers to, as anybody may
+// ask for the path from then on.
 func (s *Store) AddNARs(ctx context.Context, next func() (*pathinfo.Info, io.Reader, error), o localstore.AddOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,10 +61,10 @@ func (b *batch) add(ctx context.Context, info *pathinfo.Info, archive io.Reader)
 	if u == nil || err != nil {
 		return err
 	}
-	var before []chan struct{}
+	before := make(map[storepath.Path]chan struct{})
 	for _, ref := range info.References {
 		if end := b.ends[ref]; end != nil && ref != info.Path {
-			before = append(before, end)
+			before[ref] = end
 		}
 	}
 	end := make(chan struct{})
@@ -71,13 +73,13 @@ func (b *batch) add(ctx context.Context, info *pathinfo.Info, archive io.Reader)
 	b.running.Go(func() {
 		defer func() { <-b.slots }()
 		defer close(end)
-		for _, other := range before {
-			<-other
-		}
-		err := context.Cause(ctx)
-		if err == nil {
-			err = u.publish(ctx, info, b.o.Repair)
-		}
+		coming := func(ref storepath.Path) bool { return before[ref] != nil }
+		err := u.publishAfter(ctx, info, b.o.Repair, coming, func() error {
+			for _, other := range before {
+				<-other
+			}
+			return context.Cause(ctx) // the first of those that failed has ended it
+		})
 		if err = firstOf(err, u.close()); err != nil {
 			b.fail(err)
 		}

@@ -75,6 +75,49 @@ func TestManyInOrder(t *testing.T) {
 	}
 }
 
+// TestArchivesBeforeReferences holds the first narinfo up until the archives of those that refer to it are there.
+func TestArchivesBeforeReferences(t *testing.T) {
+	w := newWorld(t)
+	infos, archives := w.chain(uploadsAtOnce)
+	var archived sync.WaitGroup
+	archived.Add(len(infos))
+	first := infos[0].Path.HashPart() + ".narinfo"
+	w.files.before = func(name string) error {
+		switch {
+		case strings.HasPrefix(name, "nar/"):
+			archived.Done()
+		case name == first:
+			archived.Wait()
+		}
+		return nil
+	}
+	w.must(w.store.AddNARs(w.ctx, source(infos, archives), localstore.AddOptions{}))
+	for _, info := range infos {
+		if valid, err := w.store.IsValid(w.ctx, info.Path); err != nil || !valid {
+			t.Errorf("%s: valid %v, %v", info.Path.Base(), valid, err)
+		}
+	}
+	stranger := w.chainAfter("0123456789abcdfghijklmnpqrsvwxyz-stranger")
+	err := w.store.AddNARs(w.ctx, source([]*pathinfo.Info{stranger.info}, [][]byte{stranger.archive}), localstore.AddOptions{})
+	if err == nil || !strings.Contains(err.Error(), "is not valid") {
+		t.Errorf("a reference that nobody adds: %v", err)
+	}
+}
+
+// reference is a path and its archive.
+type reference struct {
+	info    *pathinfo.Info
+	archive []byte
+}
+
+// chainAfter is a path that refers to another.
+func (w *world) chainAfter(base string) reference {
+	ref, err := storepath.ParseBase(base)
+	w.must(err)
+	info, data := w.path("refers", "to a stranger", ref)
+	return reference{info, data}
+}
+
 func TestManyFail(t *testing.T) {
 	w := newWorld(t)
 	infos, archives := w.chain(2 * uploadsAtOnce)

@@ -92,12 +92,18 @@ func firstOf(first, second error) error {
 
 // publish puts the path's objects into the cache, its narinfo last. What the path refers to is there.
 func (u *upload) publish(ctx context.Context, info *pathinfo.Info, repair bool) error {
+	return u.publishAfter(ctx, info, repair, nil, func() error { return nil })
+}
+
+// publishAfter is publish for a path of which some references, those for which coming is true, may not be there yet.
+// They are when await returns, which is called before the narinfo is put.
+func (u *upload) publishAfter(ctx context.Context, info *pathinfo.Info, repair bool, coming func(storepath.Path) bool, await func() error) error {
 	s, a := u.s, u.s.asker()
 	n := &narinfo.NarInfo{Info: *info, Compression: s.params.compression, FileHash: u.fileHash, FileSize: uint64(u.nar.size)}
 	n.URL = "nar/" + u.fileHash.Nix32() + ".nar" + suffixes[s.params.compression]
 	a.Log.Message(activity.Talkative, fmt.Sprintf("copying path '%s' (%d bytes, compressed %.1f%% in %d ms) to binary cache",
 		s.Dir().Print(info.Path), info.NarSize, (1-float64(n.FileSize)/float64(info.NarSize))*100, u.took.Milliseconds()))
-	if err := s.checkReferences(ctx, info); err != nil {
+	if err := s.checkReferences(ctx, info, coming); err != nil {
 		return err
 	}
 	if u.list != nil {
@@ -120,6 +126,9 @@ func (u *upload) publish(ctx context.Context, info *pathinfo.Info, repair bool) 
 			return err
 		}
 	}
+	if err := await(); err != nil {
+		return err
+	}
 	for _, key := range s.params.keys {
 		if err := n.Sign(s.Dir(), key); err != nil {
 			return err
@@ -136,11 +145,11 @@ func (s *Store) putInfo(ctx context.Context, n *narinfo.NarInfo) error {
 	})
 }
 
-// checkReferences refuses what refers to paths that the cache does not have.
-func (s *Store) checkReferences(ctx context.Context, info *pathinfo.Info) error {
+// checkReferences refuses what refers to paths that the cache does not have and that are not coming, if that is not nil.
+func (s *Store) checkReferences(ctx context.Context, info *pathinfo.Info, coming func(storepath.Path) bool) error {
 	return substitute.Each(ctx, len(info.References), func(ctx context.Context, i int) error {
 		ref := info.References[i]
-		if ref == info.Path {
+		if ref == info.Path || coming != nil && coming(ref) {
 			return nil
 		}
 		found, err := s.info(ctx, ref)
