@@ -139,30 +139,57 @@ func (s *Store) eachValid(ctx context.Context, h *handle, f func(context.Context
 }
 
 func (s *Store) eachRooted(ctx context.Context, h *handle, rows []validRow, f func(context.Context, storepath.Path) error) (err error) {
-	paths, texts := make([]storepath.Path, len(rows)), make([]string, len(rows))
+	paths := make([]storepath.Path, len(rows))
 	for i, r := range rows {
-		paths[i], texts[i] = r.path, r.row.Path
+		paths[i] = r.path
 	}
 	roots := s.NewTempRoots()
 	defer func() { err = errors.Join(err, roots.Close()) }()
 	if err := roots.Add(ctx, paths...); err != nil {
 		return err
 	}
-	valid, err := h.db.ValidSubset(ctx, texts)
+	valid, err := s.stillValid(ctx, h, rows)
 	if err != nil {
-		return public(err)
+		return err
 	}
 	for i, p := range paths {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if len(valid) == 0 || valid[0] != texts[i] {
+		if !valid[i] {
 			continue
 		}
-		valid = valid[1:]
 		if err := f(ctx, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// stillValid tells of each row whether its path is valid now. It asks the database for what the cache does not know, but
+// leaves the cache alone: who goes through the whole store would fill it with what nobody else asks for.
+func (s *Store) stillValid(ctx context.Context, h *handle, rows []validRow) ([]bool, error) {
+	valid := make([]bool, len(rows))
+	var ask []string
+	var asked []int
+	for i, r := range rows {
+		if v, known, _ := h.cache.get(r.path); known {
+			valid[i] = v.valid
+		} else {
+			ask, asked = append(ask, r.row.Path), append(asked, i)
+		}
+	}
+	if len(ask) == 0 {
+		return valid, nil
+	}
+	found, err := h.db.ValidSubset(ctx, ask)
+	if err != nil {
+		return nil, public(err)
+	}
+	for k, i := range asked {
+		if len(found) > 0 && found[0] == ask[k] {
+			valid[i], found = true, found[1:]
+		}
+	}
+	return valid, nil
 }
