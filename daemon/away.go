@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/rs/zerolog"
 
 	"nixdaemon/daemon/config"
 	"nixdaemon/daemon/status/board"
+	"nixdaemon/localstore"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -21,6 +23,7 @@ import (
 	"nixdaemon/worker/cachestore"
 	"nixdaemon/worker/dummystore"
 	"nixdaemon/worker/forward"
+	"nixdaemon/worker/remote"
 	"nixdaemon/worker/remote/peer"
 	"nixdaemon/worker/serving"
 	"nixdaemon/worker/session"
@@ -35,6 +38,7 @@ type away struct {
 	cfg    *config.Config
 	log    zerolog.Logger
 	watch  *observers
+	self   string // this program
 	opener opener
 	keys   keyring
 	ids    activity.IDs
@@ -68,7 +72,11 @@ func newAway(cfg *config.Config, log zerolog.Logger, watch *observers) (*away, e
 	if err := checkReference(cfg.Store.Reference); err != nil {
 		return nil, err
 	}
-	b := &away{cfg: cfg, log: log, watch: watch, turn: make(chan struct{}, 1)}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	b := &away{cfg: cfg, log: log, watch: watch, self: self, turn: make(chan struct{}, 1)}
 	b.opener = newOpener(cfg, nil, s3.NewChain(nil), &b.ids, log)
 	return b, nil
 }
@@ -141,13 +149,19 @@ func (b *away) builder(ctx context.Context) (*awayBuilder, error) {
 	return b.shared, nil
 }
 
-// newBuilder makes the scheduler of a store, which belongs to it.
+// newBuilder makes the scheduler of a store, which belongs to it. Other machines may build into the store; how busy they
+// are is noted in the state directory that would be ours (build-remote.cc).
 func (b *away) newBuilder(store awayStore) *awayBuilder {
 	subst := newSubstituter(b.opener, store, store.URI(), b.cfg.Settings.RequireSigs, b.keys.trustedKeys, b.watch)
-	return &awayBuilder{build.NewAway(store, build.Options{
-		Substituter: subst, IDs: &b.ids, Log: b.log, Features: b.cfg.Settings.ExperimentalFeatures,
+	machines := remote.New(remote.Options{
+		Store: store, StoreURI: store.URI(), Dir: store.Dir(), StateDir: b.cfg.StateDir, SocketPath: b.cfg.SocketPath,
+		Self: b.self, IDs: &b.ids, Log: b.log,
+	})
+	return &awayBuilder{build.NewAway(store, &localstore.BuildLogs{Dir: b.cfg.LogDir}, build.Options{
+		Substituter: subst, Remote: machines, IDs: &b.ids, Log: b.log, Features: b.cfg.Settings.ExperimentalFeatures,
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
-	}), subst, store}
+		Observer:       b.watch, LogSpool: spoolFor(b.cfg),
+	}), subst, machines, store}
 }
 
 // inMemory makes the store of one connection that is nobody else's, and its scheduler.
@@ -218,31 +232,22 @@ func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, wr
 
 // watched are what goes on for all connections, as far as there is anything yet.
 func (b *away) watched() board.Sources {
-	shared := func() *awayBuilder {
-		select {
-		case b.turn <- struct{}{}:
-			defer func() { <-b.turn }()
-			return b.shared
-		default: // who opens the store may take long
-			return nil
-		}
-	}
 	return board.Sources{
 		Dir: storepath.Dir(b.cfg.Store.StoreDir),
 		Builds: func() build.Status {
-			if s := shared(); s != nil {
+			if s := b.begun(); s != nil {
 				return s.Status()
 			}
 			return build.Status{}
 		},
 		Waits: func(most int) ([]build.Wait, int) {
-			if s := shared(); s != nil {
+			if s := b.begun(); s != nil {
 				return s.Waits(most)
 			}
 			return nil, 0
 		},
 		Fetches: func() []substitute.FetchStatus {
-			if s := shared(); s != nil {
+			if s := b.begun(); s != nil {
 				return s.subst.Fetching()
 			}
 			return nil
@@ -250,8 +255,24 @@ func (b *away) watched() board.Sources {
 	}
 }
 
-// building is nothing: builds run elsewhere.
-func (b *away) building() []string { return nil }
+// begun is what the connections share, nil if there is nothing yet.
+func (b *away) begun() *awayBuilder {
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+		return b.shared
+	default: // who opens the store may take long
+		return nil
+	}
+}
+
+// building is what other machines build for clients that share the store.
+func (b *away) building() []string {
+	if s := b.begun(); s != nil {
+		return names(s.Building())
+	}
+	return nil
+}
 
 // close waits for what still runs.
 func (b *away) close() error {
@@ -265,8 +286,9 @@ func (b *away) close() error {
 // awayBuilder lets workers use the scheduler of such a store.
 type awayBuilder struct {
 	*build.Scheduler
-	subst *substituter
-	store awayStore
+	subst    *substituter
+	machines *remote.Builders
+	store    awayStore
 }
 
 var _ worker.Builder = (*awayBuilder)(nil)
@@ -303,7 +325,7 @@ func (b *awayBuilder) substitute(ctx context.Context, sess *session.Session, pat
 func (b *awayBuilder) close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // the connections are gone: nobody waits any more
-	return errors.Join(b.Scheduler.Close(ctx), b.subst.Close(), b.store.Close())
+	return errors.Join(b.Scheduler.Close(ctx), b.machines.Close(), b.subst.Close(), b.store.Close())
 }
 
 // servedBuilder has the other machine build, and asks the scheduler what that would take.

@@ -152,11 +152,16 @@ func (b *local) logTiming(drvPath storepath.Path, t build.Timing) {
 }
 
 func (b *local) building() []string {
-	var names []string
-	for _, p := range b.scheduler.Building() {
-		names = append(names, strings.TrimSuffix(p.Name(), ".drv"))
+	return names(b.scheduler.Building())
+}
+
+// names are those of derivations as people know them.
+func names(drvs []storepath.Path) []string {
+	var all []string
+	for _, p := range drvs {
+		all = append(all, strings.TrimSuffix(p.Name(), ".drv"))
 	}
-	return names
+	return all
 }
 
 // close waits for what still runs, then closes the store.

@@ -322,7 +322,7 @@ func BenchmarkBuildLog(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		hash := nixhash.Of(nixhash.SHA256, fmt.Sprint(i))
 		p, _ := storepath.New([20]byte(hash.Compress(20)), "x.drv")
-		w, err := s.CreateBuildLog(p, true)
+		w, err := s.BuildLogs().Create(p, true)
 		if err != nil {
 			b.Fatal(err)
 		}

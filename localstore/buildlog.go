@@ -20,15 +20,27 @@ const logsName = "drvs"
 // compressedSuffix marks logs that are compressed.
 const compressedSuffix = ".bz2"
 
-func (s *Store) buildLog(drv storepath.Path) string {
-	base := drv.Base()
-	return filepath.Join(s.opts.LogDir, logsName, base[:2], base[2:])
+// BuildLogs are the logs of builds in a log directory.
+type BuildLogs struct {
+	// Dir is the log directory.
+	Dir      string
+	encoders compression.Encoders
 }
 
-// CreateBuildLog makes or truncates the log of a derivation's build. What is written appears in the file at the latest
-// when it is closed; plain logs at once.
-func (s *Store) CreateBuildLog(drv storepath.Path, compress bool) (io.WriteCloser, error) {
-	path := s.buildLog(drv)
+func (l *BuildLogs) path(drv storepath.Path) string {
+	base := drv.Base()
+	return filepath.Join(l.Dir, logsName, base[:2], base[2:])
+}
+
+func (s *Store) buildLog(drv storepath.Path) string { return s.logs.path(drv) }
+
+// BuildLogs are the logs of the store's builds.
+func (s *Store) BuildLogs() *BuildLogs { return &s.logs }
+
+// Create makes or truncates the log of a derivation's build. What is written appears in the file at the latest when it is
+// closed; plain logs at once.
+func (l *BuildLogs) Create(drv storepath.Path, compress bool) (io.WriteCloser, error) {
+	path := l.path(drv)
 	if compress {
 		path += compressedSuffix
 	}
@@ -46,7 +58,7 @@ func (s *Store) CreateBuildLog(drv storepath.Path, compress bool) (io.WriteClose
 	if !compress {
 		return f, nil
 	}
-	return &logWriter{file: f, encoders: &s.encoders}, nil
+	return &logWriter{file: f, encoders: &l.encoders}, nil
 }
 
 // AddBuildLog adds a log that was made elsewhere, unless there is a compressed one already. It reads all of r.
@@ -65,7 +77,7 @@ func (s *Store) AddBuildLog(ctx context.Context, drv storepath.Path, r io.Reader
 	if err != nil {
 		return fmt.Errorf("creating log file \"%s\": %w", temp, errors.Unwrap(err))
 	}
-	w := &logWriter{file: f, encoders: &s.encoders}
+	w := &logWriter{file: f, encoders: &s.logs.encoders}
 	_, err = io.Copy(w, r)
 	if err = errors.Join(err, w.Close()); err == nil {
 		err = os.Rename(temp, path)

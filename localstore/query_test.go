@@ -449,7 +449,7 @@ func TestBuildLogs(t *testing.T) {
 				t.Error("there is a log already")
 			}
 			for range 2 { // the second one replaces the first
-				w, err := s.CreateBuildLog(drv, compress)
+				w, err := s.BuildLogs().Create(drv, compress)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -12,7 +12,6 @@ import (
 	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/localstore/pathlock"
 	"nixdaemon/protocol/activity"
-	"nixdaemon/protocol/compression"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
 )
@@ -27,12 +26,12 @@ type Store struct {
 	boot  string  // of the machine; empty if unknown
 	syncs *syncer // nil if nothing is synced in the background
 
-	refresh  sync.Mutex // held while the handle is replaced
-	current  atomic.Pointer[handle]
-	temps    tempNames
-	staged   stagings
-	encoders compression.Encoders // of build logs
-	pieces   sync.Pool            // of *[minPiece]byte, for what passes through memory
+	refresh sync.Mutex // held while the handle is replaced
+	current atomic.Pointer[handle]
+	temps   tempNames
+	staged  stagings
+	logs    BuildLogs
+	pieces  sync.Pool // of *[minPiece]byte, for what passes through memory
 
 	// Guards roots.
 	rootsMu sync.Mutex
@@ -50,7 +49,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		o.Log(activity.Warn, fmt.Sprintf("cannot tell restarts of the machine: %v", err))
 	}
-	s := &Store{opts: o, boot: boot, locks: pathlock.New(), drvs: newDrvCache(), memo: derivation.NewMemo(memoSize), roots: make(map[*TempRoots]struct{})}
+	s := &Store{opts: o, boot: boot, locks: pathlock.New(), drvs: newDrvCache(), memo: derivation.NewMemo(memoSize), roots: make(map[*TempRoots]struct{}), logs: BuildLogs{Dir: o.LogDir}}
 	h, err := s.open(ctx)
 	if err != nil {
 		return nil, err

@@ -157,7 +157,7 @@ func (a *attempt) findInputs() error {
 		return nil
 	}
 	var err error
-	a.inputs, err = a.store.Closure(a.ctx, start, localstore.ClosureOptions{})
+	a.inputs, err = a.s.store.Closure(a.ctx, start, localstore.ClosureOptions{})
 	return err
 }
 
@@ -275,6 +275,9 @@ func (a *attempt) contentsGood(p storepath.Path) (bool, error) {
 // removeInvalid deletes what an earlier, unsuccessful build has left. Upstream deletes a corrupt path here too when
 // repairing; we leave it in place until its replacement is ready.
 func (a *attempt) removeInvalid() error {
+	if a.s.away {
+		return nil // what is not valid is not seen
+	}
 	for _, o := range a.outputs {
 		if o.known.IsZero() || o.present {
 			continue

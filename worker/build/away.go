@@ -1,15 +1,19 @@
 package build
 
 import (
+	"nixdaemon/localstore"
 	"nixdaemon/protocol/derivation"
 )
 
 // NewAway makes a scheduler for a store that is no directory of this machine, such as a binary cache. Paths are
-// substituted into it; nothing is built. Of the options those count that have to do with neither builders nor machines.
-// Close it.
-func NewAway(store Store, o Options) *Scheduler {
-	s := newScheduler(store, o.Substituter, o.IDs, o.Log, 1, func(*Scheduler, *job) outcome { return failed(errAway()) })
+// substituted into it, or built by other machines; nothing is built here. Of the options those count that have to do with
+// no builders of this machine. Logs go to a directory all the same. Nobody else who builds into the store is known of: it
+// has no locks. Close it.
+func NewAway(store Store, logs *localstore.BuildLogs, o Options) *Scheduler {
+	b := &builder{o: o, dir: store.Dir(), logs: logs}
+	s := newScheduler(store, o.Substituter, o.IDs, o.Log, 1, b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
+	s.remote, s.observer, s.spool = o.Remote, o.Observer, o.LogSpool
 	s.away = true
 	return s
 }

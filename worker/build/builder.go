@@ -80,7 +80,7 @@ var _ Launcher = (*sandbox.Launcher)(nil)
 
 // New makes a scheduler. Close it.
 func New(o Options) *Scheduler {
-	b := &builder{o: o, store: o.Store, dir: o.Store.Dir(), chroots: &chrootPool{store: o.Store, most: min(max(1, o.MaxTotalJobs), mostIdleChroots)}}
+	b := &builder{o: o, store: o.Store, logs: o.Store.BuildLogs(), dir: o.Store.Dir(), chroots: &chrootPool{store: o.Store, most: min(max(1, o.MaxTotalJobs), mostIdleChroots)}}
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
@@ -92,7 +92,8 @@ func New(o Options) *Scheduler {
 // builder carries out jobs.
 type builder struct {
 	o     Options
-	store *localstore.Store
+	store *localstore.Store // nil for a store that is away
+	logs  *localstore.BuildLogs
 	dir   storepath.Dir
 	dirs  atomic.Uint32 // numbers build directories
 	// fallback is when the administrator is told that builds are not isolated.

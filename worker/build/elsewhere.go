@@ -125,7 +125,7 @@ func (a *attempt) unlock(deletion bool) error {
 
 // lockAtGate takes the locks of the outputs unless the job has them. While it has to wait for them others may ask.
 func (a *attempt) lockAtGate() (done bool, err error) {
-	if a.locks != nil {
+	if a.locks != nil || a.s.away {
 		return a.allThere()
 	}
 	files, err := a.lockFiles()
@@ -251,7 +251,7 @@ func (a *attempt) takeOutputs() error {
 		return err
 	}
 	for name, p := range a.madeElsewhere {
-		valid, err := a.store.IsValid(a.ctx, p)
+		valid, err := a.s.store.IsValid(a.ctx, p)
 		if err != nil {
 			return err
 		}

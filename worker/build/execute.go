@@ -163,7 +163,7 @@ func (a *attempt) openLog() (io.WriteCloser, error) {
 	if !a.set.KeepBuildLog {
 		return &buildLog{to: io.Discard, j: a.j}, nil
 	}
-	f, err := a.store.CreateBuildLog(a.j.drvPath, a.set.CompressBuildLog)
+	f, err := a.logs.Create(a.j.drvPath, a.set.CompressBuildLog)
 	if err != nil {
 		return nil, err
 	}

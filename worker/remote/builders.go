@@ -38,6 +38,8 @@ var _ Store = (*localstore.Store)(nil)
 // Options join [Builders] to the rest.
 type Options struct {
 	Store Store
+	// StoreURI is what messages call it; "" is "local".
+	StoreURI string
 	// Dir is the store directory, StateDir that of the database.
 	Dir      storepath.Dir
 	StateDir string
@@ -75,6 +77,9 @@ const memoSize = 1 << 12
 // New makes Builders without machines: those come with the settings. Close it.
 func New(o Options) *Builders {
 	b := &Builders{o: o, now: o.Now, load: load{o.StateDir + "/current-load"}, hooks: make(map[string]*hooks), memo: derivation.NewMemo(memoSize)}
+	if b.o.StoreURI == "" {
+		b.o.StoreURI = localName
+	}
 	if b.now == nil {
 		b.now = time.Now
 	}

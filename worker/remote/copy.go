@@ -83,8 +83,17 @@ func (m *meter) show() {
 	})
 }
 
-// localName is how messages call this machine's store.
+// localName is how messages call a store of this machine.
 const localName = "local"
+
+// copyingText does not name a store of this machine (libstore/store-api.cc, makeCopyPathMessage). which says where the
+// machine stands.
+func (w *errand) copyingText(path, which, from, to string) string {
+	if w.b.o.StoreURI == localName {
+		return fmt.Sprintf("copying path '%s' %s '%s'", path, which, w.store.URI())
+	}
+	return fmt.Sprintf("copying path '%s' from '%s' to '%s'", path, from, to)
+}
 
 // send copies those of the paths to the machine that are missing there. All are valid here.
 func (w *errand) send(paths []storepath.Path) error {
@@ -110,8 +119,8 @@ func (w *errand) send(paths []storepath.Path) error {
 	var ours error
 	err = w.store.Import(w.ctx, infos, func(ctx context.Context, info *pathinfo.Info, to io.Writer) error {
 		path := w.b.o.Dir.Print(info.Path)
-		text := fmt.Sprintf("copying path '%s' to '%s'", path, w.store.URI())
-		fields := []activity.Field{activity.Text(path), activity.Text(localName), activity.Text(w.store.URI())}
+		text := w.copyingText(path, "to", w.b.o.StoreURI, w.store.URI())
+		fields := []activity.Field{activity.Text(path), activity.Text(w.b.o.StoreURI), activity.Text(w.store.URI())}
 		return c.path(text, fields, info.NarSize, func(m *meter) error {
 			out := &sending{to: to}
 			err := w.b.o.Store.Dump(ctx, info.Path, io.MultiWriter(out, m))
@@ -152,8 +161,8 @@ func (w *errand) fetch(paths []storepath.Path) error {
 	defer c.end()
 	for _, info := range infos {
 		path := w.b.o.Dir.Print(info.Path)
-		text := fmt.Sprintf("copying path '%s' from '%s'", path, w.store.URI())
-		fields := []activity.Field{activity.Text(path), activity.Text(w.store.URI()), activity.Text(localName)}
+		text := w.copyingText(path, "from", w.store.URI(), w.b.o.StoreURI)
+		fields := []activity.Field{activity.Text(path), activity.Text(w.store.URI()), activity.Text(w.b.o.StoreURI)}
 		err := c.path(text, fields, info.NarSize, func(m *meter) error { return w.fetchOne(info, m) })
 		if err != nil {
 			return err
