@@ -14,7 +14,9 @@ import (
 
 const (
 	// peerTTL is for how many seconds an answer about what another daemon has counts: from when a client asks what is
-	// missing until it has it fetched, but not until it was collected there.
+	// missing until it has it fetched, but not until it was collected there. Upstream remembers it as long as a client stays
+	// connected (a month at most), and that something is missing for an hour (libstore/store-api.cc, isKnownNow); what all
+	// clients share must not be that old.
 	peerTTL = 60
 
 	// maxBatch bounds the questions that go over a connection in one go.
@@ -153,9 +155,17 @@ func (p *Peer) next() map[storepath.Path]*question {
 	return batch
 }
 
-// OpenNAR asks the other side.
+// OpenNAR asks the other side. A path that was there when it was asked for, and is no more, is gone.
 func (p *Peer) OpenNAR(ctx context.Context, _ Asker, info *narinfo.NarInfo) (io.ReadCloser, error) {
-	return p.store.NAR(ctx, info.Path)
+	body, err := p.store.NAR(ctx, info.Path)
+	if err == nil || ctx.Err() != nil {
+		return body, err
+	}
+	if infos, askErr := p.store.PathInfos(ctx, []storepath.Path{info.Path}); askErr != nil || len(infos) > 0 {
+		return nil, err
+	}
+	p.recent.SetInfo("", info.Path.HashPart(), nil)
+	return nil, errorf(ErrGone, "path '%s' is not valid", p.store.Dir().Print(info.Path))
 }
 
 // Realisation asks the other side.

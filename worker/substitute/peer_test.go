@@ -3,6 +3,7 @@ package substitute
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,47 @@ func (f *farAway) PathInfos(ctx context.Context, paths []storepath.Path) ([]*pat
 		}
 	}
 	return infos, f.fails
+}
+
+func (f *farAway) NAR(_ context.Context, p storepath.Path) (io.ReadCloser, error) {
+	if f.has[p] && f.fails == nil {
+		return io.NopCloser(strings.NewReader("archive")), nil
+	}
+	return nil, errors.New("no archive")
+}
+
+// TestPeerForgets is about a path that is deleted there after it was asked for: it is gone, instead of broken.
+func TestPeerForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, paths := newServer(t)
+		far := &farAway{has: map[storepath.Path]bool{paths[0]: true}}
+		p := OpenPeer(Asker{Log: &recorder{}}, far)
+		info, err := p.PathInfo(t.Context(), Asker{}, paths[0])
+		if info == nil || err != nil {
+			t.Fatal(info, err)
+		}
+		if _, err := p.OpenNAR(t.Context(), Asker{}, info); err != nil {
+			t.Error(err)
+		}
+		far.fails = errors.New("hung up")
+		if _, err := p.OpenNAR(t.Context(), Asker{}, info); err == nil || errors.Is(err, ErrGone) {
+			t.Errorf("nobody knows: %v", err)
+		}
+		if _, known := p.Known(t.Context(), Asker{}, paths[0]); !known {
+			t.Error("forgotten without need")
+		}
+		far.fails = nil
+		delete(far.has, paths[0])
+		if _, err := p.OpenNAR(t.Context(), Asker{}, info); !errors.Is(err, ErrGone) {
+			t.Errorf("deleted: %v", err)
+		}
+		if info, err := p.PathInfo(t.Context(), Asker{}, paths[0]); info != nil || err != nil {
+			t.Errorf("still known: %v, %v", info, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestPeerAsksTogether has a hundred questions: the first goes alone, the others together, and none twice.
