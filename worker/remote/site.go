@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/worker/remote/peer"
 	"nixdaemon/worker/settings"
@@ -105,12 +106,53 @@ func (s *sites) forgetLocked() {
 type link struct {
 	store peer.Store
 	kind  peer.Kind
+	log   currentLog
 
 	mu      sync.Mutex
 	output  io.Writer // receives what the other side's standard error says; nil keeps it
 	kept    strings.Builder
 	outErr  error
 	onError func()
+}
+
+// currentLog is that of the build that has the connection: what the other side does before it builds, such as substituting
+// inputs, is told, too. What comes between builds is dropped.
+type currentLog struct {
+	mu sync.RWMutex
+	to activity.Sink // nil for nobody
+}
+
+var _ activity.Sink = (*currentLog)(nil)
+
+func (c *currentLog) turn(to activity.Sink) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.to = to
+}
+
+func (c *currentLog) sink() activity.Sink {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.to == nil {
+		return activity.Discard{}
+	}
+	return c.to
+}
+
+// Message passes a message on.
+func (c *currentLog) Message(level activity.Level, text string) { c.sink().Message(level, text) }
+
+// Start passes the start of an activity on.
+func (c *currentLog) Start(id activity.ID, level activity.Level, kind activity.Type, text string, fields []activity.Field, parent activity.ID) {
+	c.sink().Start(id, level, kind, text, fields, parent)
+}
+
+// Stop passes the end of an activity on.
+func (c *currentLog) Stop(id activity.ID) { c.sink().Stop(id) }
+
+// Result passes a result on.
+func (c *currentLog) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
+	c.sink().Result(id, kind, fields)
 }
 
 // maxKept bounds what is kept of what ssh says while it connects.
@@ -206,6 +248,7 @@ func (s *sites) dial(ctx context.Context, m *Machine, set *settings.Settings) (*
 	}
 	l.store, err = s.open(ctx, ref, peer.Options{
 		Defaults: peer.Defaults{Dir: s.b.o.Dir, SocketPath: s.b.o.SocketPath, SystemFeatures: set.SystemFeatures},
+		Log:      &l.log,
 		Stderr:   l.stderr, Verbose: set.Verbosity >= settings.LevelChatty, Features: derivation.AllFeatures(), MaxConnections: 1,
 	})
 	if err != nil {

@@ -28,6 +28,7 @@ type Store interface {
 
 	// ValidPaths gives those of the paths that are valid, sorted, after trying
 	// to substitute the others if asked to.
+	// What that takes is told to the log of Options.
 	ValidPaths(ctx context.Context, paths []storepath.Path, substitute bool) ([]storepath.Path, error)
 	// PathInfos gives the metadata of those of the paths that are valid, in
 	// their order.
