@@ -106,7 +106,7 @@ func TestStopWithClient(t *testing.T) {
 	})
 }
 
-// TestReload replaces the server, and the program, under a client that builds.
+// TestReload replaces the server, and the program, under a client that builds, on demand of somebody impatient.
 func TestReload(t *testing.T) {
 	forEachClient(t, func(t *testing.T, s scratch, c client) {
 		own := s.path("tmp/nix-daemon")
@@ -125,9 +125,9 @@ func TestReload(t *testing.T) {
 		cmd, begun, proceed := s.startWaiting(t, c, "reloaded")
 		begun()
 		install()
-		d.cmd.Process.Signal(syscall.SIGHUP)
 		if err := poll(waitLimit, func() error {
-			// Before it says so, a signal ends it as any program that has just been started.
+			// Before it says so it does not listen, but must not end either.
+			d.cmd.Process.Signal(syscall.SIGHUP)
 			if !strings.Contains(d.log.String(), "this is the new program") {
 				return errors.New("no new program:\n" + d.log.String())
 			}

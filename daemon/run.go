@@ -23,8 +23,9 @@ import (
 )
 
 // Main is the program: it reads the configuration of the process, does what it
-// says until signals tell it to end, and gives the exit status.
-func Main(signals <-chan os.Signal) int {
+// says until signals tell it to end, which come through the channel, and gives
+// the exit status.
+func Main(signals chan os.Signal) int {
 	control, listeners, err := supervisor.Inherited()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
@@ -63,7 +64,7 @@ func exitStatus(err error, cfg *config.Config) int {
 // errToldToStop is the cause when there is nothing to finish yet, or no more.
 var errToldToStop = errors.New("told to stop")
 
-func runMode(signals <-chan os.Signal, cfg *config.Config, control *supervisor.Control, listeners []net.Listener) error {
+func runMode(signals chan os.Signal, cfg *config.Config, control *supervisor.Control, listeners []net.Listener) error {
 	switch cfg.Mode {
 	case config.ModeVersion:
 		_, err := fmt.Print(versionLine(cfg.VersionText(NixVersion)))

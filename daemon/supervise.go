@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -18,7 +19,7 @@ import (
 
 // supervise is the process that the service manager knows: it keeps a server
 // running behind the sockets.
-func supervise(signals <-chan os.Signal, program string, cfg *config.Config, log zerolog.Logger) error {
+func supervise(signals chan os.Signal, program string, cfg *config.Config, log zerolog.Logger) error {
 	inherited, err := supervisor.Inherit()
 	if err != nil {
 		return err
@@ -28,6 +29,7 @@ func supervise(signals <-chan os.Signal, program string, cfg *config.Config, log
 		// Nobody is left to serve when process 1 has ended.
 		Stay:      os.Getpid() == 1,
 		OwnMounts: needsOwnMounts(cfg.Store.RealDir),
+		Deafen:    func() (hear func()) { return deafen(signals) },
 	}
 	if o.Watchdog, err = daemon.SdWatchdogEnabled(false); err != nil {
 		log.Warn().Err(err).Msg("the service manager's watchdog")
@@ -46,6 +48,12 @@ func supervise(signals <-chan os.Signal, program string, cfg *config.Config, log
 		}
 	}
 	return s.Run(signals)
+}
+
+// deafen ignores SIGHUP, which ends programs that do not listen for it.
+func deafen(signals chan<- os.Signal) (hear func()) {
+	signal.Ignore(syscall.SIGHUP)
+	return func() { signal.Notify(signals, syscall.SIGHUP) }
 }
 
 // serverEnvironment is ours without what speaks of the service manager.

@@ -15,9 +15,12 @@ import (
 const inheritance = "_NIXDAEMON_INHERITANCE"
 
 // becomeNew turns the process into the program that now stands at its place, if that is another one than at the start.
-// The servers stay its children. If it cannot, the old program goes on. A signal that comes before the new one listens for
-// signals ends it, as it does every program that is about to start (Go's runtime does not let them be held back): then the
-// servers finish, and whoever keeps the supervisor running starts another.
+// The servers stay its children. If it cannot, the old program goes on.
+//
+// A signal that comes before the new program listens would end it. SIGHUP is ignored meanwhile, which lasts beyond
+// execve(2): the new program is about to start a server in any case, which reads what there is to reload. SIGTERM and
+// SIGINT ask for the end and get it, if less orderly than otherwise (Go's runtime lets them be neither held back nor
+// ignored): the servers finish what they have begun.
 func (s *Supervisor) becomeNew() {
 	if s.next != nil || s.leaving > 0 || !s.changed() {
 		return
@@ -25,6 +28,9 @@ func (s *Supervisor) becomeNew() {
 	passed, will, err := s.will()
 	if err == nil {
 		s.o.Log.Info().Str("program", s.o.Program).Msg("becoming the new program")
+		if s.o.Deafen != nil {
+			defer s.o.Deafen()()
+		}
 		// Our own environment, not the servers': the service manager goes on to expect us.
 		err = syscall.Exec(s.o.Program, s.o.Args, append(os.Environ(), inheritance+"="+will))
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	OwnMounts bool
 	// Stay has SIGTERM wait for the servers' end as SIGINT does.
 	Stay bool
+	// Deafen has the process ignore SIGHUP, until hear is called; nil if it is not wanted. See becomeNew.
+	Deafen func() (hear func())
 	// Limits; zero values are the defaults.
 	Silence time.Duration // after which a server that does not answer is ended; three watchdog times where there is one
 	Leave   time.Duration // how long servers may take to begin draining
