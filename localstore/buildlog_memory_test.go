@@ -30,7 +30,7 @@ func TestLongLogMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
-	const most = 10 << 20
+	const most = 15 << 20 // at level 9 it would be more than 18; the race detector has its share
 	if took := after.TotalAlloc - before.TotalAlloc; took > most {
 		t.Errorf("it took %d bytes, want at most %d", took, most)
 	}

@@ -234,8 +234,8 @@ const tableHead = `# Metrics
 
 In Prometheus' text format at ` + "`/metrics`" + ` of the status socket, which root and trusted users may read:
 
-    curl --unix-socket /nix/var/nix/status-socket/socket http://localhost/metrics
-
+` + "```sh\n" + `curl --unix-socket /nix/var/nix/status-socket/socket http://localhost/metrics
+` + "```\n" + `
 and, with ` + "`metrics-listen-address = 127.0.0.1:9955`" + ` in ` + "`nix.conf`" + `, over TCP for whoever can reach that address: the numbers
 hold names of users and of caches, no secrets. Numbers are of the server that runs; they begin anew when it is replaced,
 and a server that only finishes its clients' requests is not asked.
