@@ -107,8 +107,8 @@ func TestNixExpressions(t *testing.T) {
 		},
 		"overlay": {`let final = pkgs // import (here + "/overlay.nix") final pkgs; in final.nixdaemon.pname`, "nixdaemon"},
 		"NixOS": {
-			`let s = (module (here + "/nixos-module.nix") true).systemd.services.nix-daemon.serviceConfig; in [ s.ExecStart s.Type s.ExecReload s.WatchdogSec ]`,
-			[]any{[]any{"", "@" + program + " nix-daemon --daemon"}, "notify", "/coreutils/bin/kill -HUP $MAINPID", float64(60)},
+			`let s = (module (here + "/nixos-module.nix") true).systemd.services.nix-daemon.serviceConfig; in [ s.ExecStart s.Type s.ExecReload s.ExecStopPost s.WatchdogSec ]`,
+			[]any{[]any{"", "@" + program + " nix-daemon --daemon"}, "notify", "/coreutils/bin/kill -HUP $MAINPID", "-" + program + " --release-cgroups", float64(60)},
 		},
 		"NixOS, off": {`module (here + "/nixos-module.nix") false`, map[string]any{}},
 		"NixOS asserts": {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,5 +73,34 @@ func findCgroups(cfg *config.Config, supervisor int, log zerolog.Logger) (*cgrou
 			return nil, err
 		}
 	}
+	if limited && cfg.Mode != config.ModeStdio && cgroups.IsService() {
+		// If it cannot, builds say so.
+		if err := cgroups.Adopt(cgroup.Limits{Memory: s.MaxBuildMemory, Processes: s.MaxBuildProcesses}, daemonCgroup); err != nil {
+			log.Warn().Err(err).Msg("limit the builds that go on")
+		}
+	}
 	return cgroups, nil
+}
+
+const releaseFlag = "--release-cgroups"
+
+// ReleaseInvoked tells whether the process is what systemd runs after a daemon has ended.
+func ReleaseInvoked(args []string) bool { return len(args) == 2 && args[1] == releaseFlag }
+
+// Release has the service's cgroup be one that a daemon can be started in although builds with limits go on, and gives
+// the exit status. They get their limits back from the next daemon.
+func Release() int {
+	if err := releaseCgroups(); err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func releaseCgroups() error {
+	h, err := cgroup.Service(daemonCgroup)
+	if err != nil || h == nil {
+		return nil // then no builds have cgroups, or nobody minds them
+	}
+	return h.Release()
 }

@@ -33,3 +33,14 @@ func TestFindCgroups(t *testing.T) {
 		t.Errorf("--stdio: %v", err)
 	}
 }
+
+func TestReleaseInvoked(t *testing.T) {
+	for _, args := range [][]string{{"nix-daemon"}, {"nix-daemon", "--daemon"}, {"nix-daemon", "--daemon", releaseFlag}} {
+		if ReleaseInvoked(args) {
+			t.Errorf("%q", args)
+		}
+	}
+	if !ReleaseInvoked([]string{"nix-daemon", releaseFlag}) {
+		t.Error("what the unit says does nothing")
+	}
+}

@@ -47,7 +47,12 @@ func supervise(signals chan os.Signal, program string, cfg *config.Config, log z
 			return err
 		}
 	}
-	return s.Run(signals)
+	err = s.Run(signals)
+	// What is installed as a service may have no ExecStopPost= that does it.
+	if err := releaseCgroups(); err != nil {
+		log.Warn().Err(err).Msg("leave the service's cgroup to the next daemon")
+	}
+	return err
 }
 
 // deafen ignores SIGHUP, which ends programs that do not listen for it.

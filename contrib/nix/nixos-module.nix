@@ -34,6 +34,8 @@ in
         ""
         "@${cfg.package}/bin/nix-daemon nix-daemon --daemon"
       ];
+      # So that it can be started anew while builds with limits go on.
+      ExecStopPost = "-${cfg.package}/bin/nix-daemon --release-cgroups";
       ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
       Restart = "on-failure";
       WatchdogSec = 60;

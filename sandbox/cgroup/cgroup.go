@@ -39,7 +39,13 @@ type Hierarchy struct {
 
 	// mu is held while controllers are enabled for the groups below.
 	mu sync.Mutex
+
+	// adopted is set by Adopt: controllers are no longer enabled as they are needed.
+	adopted atomic.Bool
 }
+
+// subtreeControl names the controllers that a cgroup gives to those below.
+const subtreeControl = "cgroup.subtree_control"
 
 // Find finds the cgroup of this process, wherever the version 2 hierarchy is mounted: alone, or beside version 1.
 func Find() (*Hierarchy, error) {
@@ -122,7 +128,7 @@ func (h *Hierarchy) enable(l Limits) error {
 	if err != nil {
 		return err
 	}
-	enabled, err := h.words("cgroup.subtree_control")
+	enabled, err := h.words(subtreeControl)
 	if err != nil {
 		return err
 	}
@@ -133,7 +139,7 @@ func (h *Hierarchy) enable(l Limits) error {
 		case !slices.Contains(have, c):
 			return fmt.Errorf("limit builds: the cgroup \"%s\" does not have the controller '%s'", h.dir, c)
 		}
-		if err := os.WriteFile(filepath.Join(h.dir, "cgroup.subtree_control"), []byte("+"+c), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(h.dir, subtreeControl), []byte("+"+c), 0); err != nil {
 			return fmt.Errorf("limit builds: enable controller '%s': %w", c, err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,8 +33,11 @@ const (
 
 // Create makes a group of that name, which must not exist. The error for that is EEXIST.
 func (h *Hierarchy) Create(name string, o Options) (_ *Group, err error) {
-	if err := h.enable(o.Limits); err != nil {
-		return nil, err
+	adopted := h.adopted.Load()
+	if !adopted {
+		if err := h.enable(o.Limits); err != nil {
+			return nil, err
+		}
 	}
 	path := filepath.Join(h.dir, name)
 	if err := unix.Mkdir(path, 0o755); err != nil {
@@ -45,44 +47,28 @@ func (h *Hierarchy) Create(name string, o Options) (_ *Group, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("creating cgroup \"%s\": %w", path, err), unix.Rmdir(path))
 	}
-	if err := g.prepare(o); err != nil {
+	if adopted {
+		// Without controllers: whoever adopts the Hierarchy next finds the group, since that was made before, and limits it.
+		err = g.limitAgain(o.Limits)
+	} else {
+		err = g.limit(o.Limits)
+	}
+	if err := errors.Join(err, g.prepare(o)); err != nil {
 		_, destroyErr := g.Destroy()
 		return nil, errors.Join(err, destroyErr)
 	}
 	return g, nil
 }
 
-// setting is a file of a group and the number to write to it; 0 leaves it alone.
-type setting struct {
-	file  string
-	value uint64
-}
-
+// prepare gives the group to its owner.
 func (g *Group) prepare(o Options) error {
-	set := []setting{{"memory.max", o.Limits.Memory}, {"pids.max", o.Limits.Processes}}
-	if o.Limits.Memory > 0 {
-		// One process less would leave a build that fails in odd ways.
-		set = append(set, setting{"memory.oom.group", 1})
-	}
-	if o.Owner != nil {
-		set = append(set, setting{"cgroup.max.depth", maxDepth}, setting{"cgroup.max.descendants", maxDescendants})
-	}
-	for _, s := range set {
-		if s.value == 0 {
-			continue
-		}
-		if err := writeAt(g.dir, s.file, strconv.FormatUint(s.value, 10)); err != nil {
-			return err
-		}
-	}
-	if o.Limits.Memory > 0 {
-		// What is swapped out is beside the limit. Not every machine counts it.
-		if err := writeAt(g.dir, "memory.swap.max", "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
 	if o.Owner == nil {
 		return nil
+	}
+	for _, s := range []setting{{file: "cgroup.max.depth", value: maxDepth}, {file: "cgroup.max.descendants", value: maxDescendants}} {
+		if err := s.write(g.dir); err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{".", "cgroup.procs", "cgroup.threads"} {
 		if err := unix.Fchownat(int(g.dir.Fd()), name, int(o.Owner.UID), int(o.Owner.GID), 0); err != nil {

@@ -25,6 +25,9 @@ func main() {
 	if daemon.CheckInvoked(os.Args) {
 		os.Exit(daemon.CheckInstallation(os.Args))
 	}
+	if daemon.ReleaseInvoked(os.Args) {
+		os.Exit(daemon.Release())
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	if daemon.SightInvoked(os.Args) {
