@@ -32,6 +32,17 @@ extra-system-features = uid-range recursive-nix
 // in the PATH; nothing of Debian's Nix is there. Its units are enabled, but not started.
 func withDaemon(t *testing.T, version string) *system {
 	t.Helper()
+	m := withFiles(t, version)
+	m.up()
+	m.must("systemd-sysusers")
+	m.must("systemd-tmpfiles", "--create")
+	m.must("systemctl", "enable", socket, service)
+	return m
+}
+
+// withFiles is such a machine before its first boot.
+func withFiles(t *testing.T, version string) *system {
+	t.Helper()
 	m := newSystem(t)
 	c := requireClients(t, version)[0]
 	m.env = append([]string{"PATH=/usr/local/bin:" + c.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}, c.env...)
@@ -41,10 +52,6 @@ func withDaemon(t *testing.T, version string) *system {
 		t.Fatalf("install: %v: %s", err, out)
 	}
 	m.write("/etc/nix/nix.conf", nixConf, 0o644)
-	m.up()
-	m.must("systemd-sysusers")
-	m.must("systemd-tmpfiles", "--create")
-	m.must("systemctl", "enable", socket, service)
 	return m
 }
 
