@@ -25,6 +25,9 @@ func (p *pathGoal) goAhead(ready bool) {
 // getAhead begins to get what next gives and will be fetched when there is a turn for it.
 func (r *request) getAhead(next func() *pathGoal) {
 	f := &r.fetching
+	if len(f.ready) == 0 && len(f.found) == 0 {
+		return // as in most rounds of most requests
+	}
 	most := aheadPerJob * (int(min(r.sess.Settings.MaxSubstitutionJobs, maxAhead)) - 1)
 	for f.ahead < most {
 		p := next()
