@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,10 +98,17 @@ func Release() int {
 	return 0
 }
 
-func releaseCgroups() error {
-	h, err := cgroup.Service(daemonCgroup)
-	if err != nil || h == nil {
-		return nil // then no builds have cgroups, or nobody minds them
+func releaseCgroups() error { return releaseFrom(cgroup.Service) }
+
+func releaseFrom(service func(leaf string) (*cgroup.Hierarchy, error)) error {
+	h, err := service(daemonCgroup)
+	switch {
+	case errors.Is(err, cgroup.ErrNone):
+		return nil // then no builds have any
+	case err != nil:
+		return fmt.Errorf("find the service's cgroup: %w", err)
+	case h == nil:
+		return nil // nobody minds what is below
 	}
 	return h.Release()
 }

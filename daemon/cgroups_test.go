@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -42,5 +43,15 @@ func TestReleaseInvoked(t *testing.T) {
 	}
 	if !ReleaseInvoked([]string{"nix-daemon", releaseFlag}) {
 		t.Error("what the unit says does nothing")
+	}
+}
+
+// TestReleaseSaysWhatIsWrong: systemd's journal is where it is seen that limits could not be given back.
+func TestReleaseSaysWhatIsWrong(t *testing.T) {
+	lost := errors.New("it is elsewhere")
+	for _, c := range []struct{ found, want error }{{nil, nil}, {cgroup.ErrNone, nil}, {lost, lost}} {
+		if err := releaseFrom(func(string) (*cgroup.Hierarchy, error) { return nil, c.found }); !errors.Is(err, c.want) {
+			t.Errorf("found %v: %v", c.found, err)
+		}
 	}
 }

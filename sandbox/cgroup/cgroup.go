@@ -49,19 +49,28 @@ const subtreeControl = "cgroup.subtree_control"
 
 // Find finds the cgroup of this process, wherever the version 2 hierarchy is mounted: alone, or beside version 1.
 func Find() (*Hierarchy, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := readProc("/proc/self/mountinfo")
 	if err != nil {
-		return nil, ErrNone
+		return nil, err
 	}
-	own, err := os.ReadFile("/proc/self/cgroup")
+	own, err := readProc("/proc/self/cgroup")
 	if err != nil {
-		return nil, ErrNone
+		return nil, err
 	}
 	dir, err := locate(string(mounts), string(own))
 	if err != nil {
 		return nil, err
 	}
 	return At(dir)
+}
+
+// readProc reads a file that is missing only where there are no cgroups, or another kernel.
+func readProc(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		err = ErrNone
+	}
+	return text, err
 }
 
 // At returns the Hierarchy of a cgroup that is given by its directory.
