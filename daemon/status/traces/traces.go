@@ -75,6 +75,8 @@ type Options struct {
 	Log func(err error)
 	// Every is how often to send; 0 is two seconds.
 	Every time.Duration
+	// Last is how long Close may take; 0 is two seconds.
+	Last time.Duration
 }
 
 const (
@@ -83,8 +85,8 @@ const (
 	sendEvery   = 2 * time.Second
 	sendTime    = 10 * time.Second
 	tellEvery   = time.Minute
-	// lastTime is for what is left at the end.
-	lastTime = 3 * time.Second
+	// lastTime is for what is under way or left at the end, unless [Options] say otherwise.
+	lastTime = 2 * time.Second
 )
 
 // Exporter sends spans.
@@ -94,6 +96,8 @@ type Exporter struct {
 	client  *http.Client
 	queue   chan Span
 	closing chan struct{}
+	ctx     context.Context // of what is sent; ends a while after closing
+	cancel  context.CancelFunc
 	dropped atomic.Uint64
 	wait    sync.WaitGroup
 	told    time.Time // belongs to the goroutine that sends
@@ -123,7 +127,11 @@ func Start(o Options) (*Exporter, error) {
 	if o.Every == 0 {
 		o.Every = sendEvery
 	}
+	if o.Last == 0 {
+		o.Last = lastTime
+	}
 	e := &Exporter{o: o, url: u.String(), client: &http.Client{Timeout: sendTime}, queue: make(chan Span, mostWaiting), closing: make(chan struct{})}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.wait.Go(e.run)
 	return e, nil
 }
@@ -137,8 +145,10 @@ func (e *Exporter) End(s Span) {
 	}
 }
 
-// Close sends what is left, if that does not take long.
+// Close sends what is left, if that does not take long, whatever the collector does.
 func (e *Exporter) Close() {
+	defer time.AfterFunc(e.o.Last, e.cancel).Stop()
+	defer e.cancel()
 	close(e.closing)
 	e.wait.Wait()
 	e.client.CloseIdleConnections()
@@ -159,31 +169,29 @@ func (e *Exporter) run() {
 			e.last(batch)
 			return
 		}
-		e.send(context.Background(), batch)
+		e.send(batch)
 		batch = batch[:0]
 	}
 }
 
 // last sends what has come until now.
 func (e *Exporter) last(batch []Span) {
-	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
-	defer cancel()
 	for {
 		select {
 		case s := <-e.queue:
 			batch = append(batch, s)
 		default:
-			e.send(ctx, batch)
+			e.send(batch)
 			return
 		}
 	}
 }
 
-func (e *Exporter) send(ctx context.Context, batch []Span) {
+func (e *Exporter) send(batch []Span) {
 	if len(batch) == 0 {
 		return
 	}
-	err := e.post(ctx, batch)
+	err := e.post(e.ctx, batch)
 	if n := e.dropped.Swap(0); err == nil && n > 0 {
 		err = fmt.Errorf("%d spans were dropped: the collector is too slow", n)
 	}

@@ -93,6 +93,30 @@ func TestNobodyWaits(t *testing.T) {
 	e.Close()
 }
 
+// TestCloseIsBounded: nobody waits for a collector that hangs, be it with what was under way or with what is left.
+func TestCloseIsBounded(t *testing.T) {
+	asked, over := make(chan struct{}, 10), make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // or the server does not notice that we hang up
+		asked <- struct{}{}
+		select {
+		case <-r.Context().Done():
+		case <-over:
+		}
+	}))
+	defer s.Close()
+	defer close(over)
+	e, err := Start(Options{Endpoint: s.URL, Every: time.Millisecond, Last: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.client.Timeout = 0 // so that nothing else ends it
+	e.End(Span{Name: "under way"})
+	<-asked
+	e.End(Span{Name: "left"})
+	e.Close()
+}
+
 func TestEndpoints(t *testing.T) {
 	for endpoint, ok := range map[string]bool{"http://h:4318": true, "https://h/x": true, "h:4318": false, "ftp://h": false, "http://": false, "": false} {
 		if err := CheckEndpoint(endpoint); (err == nil) != ok {
