@@ -9,7 +9,6 @@ package board
 import (
 	"cmp"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,24 +52,35 @@ type Board struct {
 	usages usages
 }
 
-// usages are what builders took when that was last looked at. It takes a look at every process of the machine, so who asks
-// often is told the same for a while.
+// usages are what builders took when that was last looked at. It takes a look at every process of the machine, so however
+// many ask, and whatever begins and ends meanwhile, they are told the same for a while: a builder that has begun since then
+// has taken nothing yet.
 type usages struct {
+	look func(pids []int) map[int]sandbox.Usage
+
 	mu    sync.Mutex
 	known map[int]sandbox.Usage
-	pids  []int
-	time  time.Time
+	until time.Time // when to look again
 }
 
-// fresh is how long a usage counts.
-const fresh = 250 * time.Millisecond
+const (
+	// fresh is how long a usage counts, at least.
+	fresh = 250 * time.Millisecond
+	// share is how many times as long as the look has taken it counts, so that looking takes no more than a twentieth
+	// of a CPU on a machine with very many processes.
+	share = 20
+)
 
 func (u *usages) of(pids []int) map[int]sandbox.Usage {
-	slices.Sort(pids)
+	if len(pids) == 0 {
+		return nil
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if time.Since(u.time) >= fresh || !slices.Equal(pids, u.pids) {
-		u.known, u.pids, u.time = sandbox.Usages(pids), pids, time.Now()
+	if began := time.Now(); !began.Before(u.until) {
+		u.known = u.look(pids)
+		ended := time.Now()
+		u.until = ended.Add(max(fresh, share*ended.Sub(began)))
 	}
 	return u.known
 }
@@ -80,7 +90,7 @@ const mostRecent = 32
 
 // New makes a board of a server whose release is called so.
 func New(release string) *Board {
-	b := &Board{release: release, began: time.Now(), clients: make(map[*Client]struct{})}
+	b := &Board{release: release, began: time.Now(), clients: make(map[*Client]struct{}), usages: usages{look: sandbox.Usages}}
 	b.sources.Store(&Sources{})
 	return b
 }

@@ -15,6 +15,7 @@ import (
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/sandbox"
 	"nixdaemon/worker/build"
 	"nixdaemon/worker/substitute"
 )
@@ -167,6 +168,32 @@ func TestTogether(t *testing.T) {
 }
 
 // BenchmarkOperation is what a request costs because somebody may look.
+// TestUsagesAreNotLookedForAgain: however many ask and whatever begins meanwhile, processes are looked at so often only.
+func TestUsagesAreNotLookedForAgain(t *testing.T) {
+	looks := 0
+	u := usages{look: func(pids []int) map[int]sandbox.Usage {
+		looks++
+		return map[int]sandbox.Usage{pids[0]: {Memory: uint64(pids[0])}}
+	}}
+	if u.of(nil) != nil || looks != 0 {
+		t.Error("looks for nobody")
+	}
+	if got := u.of([]int{7}); got[7].Memory != 7 || looks != 1 {
+		t.Errorf("got %v after %d looks", got, looks)
+	}
+	u.until = time.Now().Add(time.Hour)
+	for pid := range 100 {
+		u.of([]int{7, 8 + pid})
+	}
+	if looks != 1 {
+		t.Errorf("%d looks", looks)
+	}
+	u.until = time.Now()
+	if got := u.of([]int{9}); got[9].Memory != 9 || looks != 2 {
+		t.Errorf("later: got %v after %d looks", got, looks)
+	}
+}
+
 func BenchmarkOperation(b *testing.B) {
 	c := New("").Connect(status.Connection{})
 	b.ReportAllocs()
