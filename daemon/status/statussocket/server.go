@@ -75,16 +75,11 @@ func Open(o Options) (*Server, error) {
 	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := o.Listen(s.path)
+	l, err := publish(o, s.path)
 	if err != nil {
-		return nil, fmt.Errorf("listen for those who ask for the status: %w", err)
+		return nil, err
 	}
-	// Everybody may ask, and is told what is their business.
-	err = os.Chmod(s.path, 0o666)
-	if err == nil {
-		err = point(s.newest, name)
-	}
-	if err != nil {
+	if err := point(s.newest, name); err != nil {
 		return nil, errors.Join(err, l.Close(), os.Remove(s.path))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -99,6 +94,27 @@ func Open(o Options) (*Server, error) {
 	}
 	s.served.Go(func() { s.http.Serve(&door{l, o}) })
 	return s, nil
+}
+
+// publish listens at a path. The socket gets its name when it can be connected to: before that it looks like one that the
+// dead have left, which others remove.
+func publish(o Options, path string) (net.Listener, error) {
+	unready := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.Remove(unready); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := o.Listen(unready)
+	if err != nil {
+		return nil, fmt.Errorf("listen for those who ask for the status: %w", err)
+	}
+	// Everybody may ask, and is told what is their business.
+	if err = os.Chmod(unready, 0o666); err == nil {
+		err = os.Rename(unready, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close(), os.Remove(unready))
+	}
+	return l, nil
 }
 
 // answering has Close wait for answers: what they are made of may be gone afterwards.
@@ -133,6 +149,30 @@ func point(link, name string) error {
 	return os.Rename(temp, link)
 }
 
+// unpoint removes a link if it leads to a name. One that another server makes meanwhile stays, or comes back.
+func unpoint(link, name string) error {
+	if target, err := os.Readlink(link); err != nil || target != name {
+		return nil
+	}
+	temp := link + "." + name
+	if err := os.Rename(link, temp); err != nil {
+		return ignoring(err, fs.ErrNotExist)
+	}
+	target, err := os.Readlink(temp)
+	if err == nil && target != name {
+		err = ignoring(os.Symlink(target, link), fs.ErrExist)
+	}
+	return errors.Join(err, os.Remove(temp))
+}
+
+// ignoring is an error unless it is of one kind.
+func ignoring(err, kind error) error {
+	if errors.Is(err, kind) {
+		return nil
+	}
+	return err
+}
+
 // Close hangs up on everybody and takes the socket away. Nobody is being answered when it returns.
 func (s *Server) Close() error {
 	s.mu.Lock()
@@ -141,13 +181,7 @@ func (s *Server) Close() error {
 	s.cancel()
 	err := s.http.Close()
 	s.served.Wait()
-	if target, readErr := os.Readlink(s.newest); readErr == nil && target == filepath.Base(s.path) {
-		err = errors.Join(err, os.Remove(s.newest))
-	}
-	if removeErr := os.Remove(s.path); !errors.Is(removeErr, fs.ErrNotExist) {
-		err = errors.Join(err, removeErr)
-	}
-	return err
+	return errors.Join(err, unpoint(s.newest, filepath.Base(s.path)), ignoring(os.Remove(s.path), fs.ErrNotExist))
 }
 
 // door lets clients in one after the other.

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"nixdaemon/daemon/status"
 )
 
@@ -212,6 +214,77 @@ func TestSeveral(t *testing.T) {
 	snap, err := Ask(t.Context(), dir)
 	if err != nil || len(snap.Servers) != 2 {
 		t.Errorf("got %+v, %v", snap, err)
+	}
+}
+
+// TestStartingAtOnce: who removes what the dead have left does not take a socket for that which is about to be listened on.
+func TestStartingAtOnce(t *testing.T) {
+	dir := shortDir(t)
+	s, err := Open(Options{
+		Dir: dir, Handler: NewMux(&fake{}),
+		Admit: func(*net.UnixConn) (status.Viewer, func(), error) { return status.Viewer{All: true}, nil, nil },
+		Listen: func(path string) (net.Listener, error) {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return nil, err
+			}
+			f := os.NewFile(uintptr(fd), path)
+			defer f.Close()
+			if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+				return nil, err
+			}
+			removeDead(dir) // as another server does that starts now
+			if err := unix.Listen(fd, 8); err != nil {
+				return nil, err
+			}
+			return net.FileListener(f)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if snap, err := Ask(t.Context(), dir); err != nil || len(snap.Servers) != 1 {
+		t.Errorf("got %+v, %v", snap, err)
+	}
+}
+
+// TestNewestStays: a server that ends does not take the name that another has been given.
+func TestNewestStays(t *testing.T) {
+	dir := shortDir(t)
+	link := filepath.Join(dir, Newest)
+	for _, c := range []struct{ target, want string }{{"1", ""}, {"2", "2"}, {"", ""}} {
+		os.Remove(link)
+		if c.target != "" {
+			if err := os.Symlink(c.target, link); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := unpoint(link, "1"); err != nil {
+			t.Error(err)
+		}
+		if got, _ := os.Readlink(link); got != c.want {
+			t.Errorf("%q: got %q", c.target, got)
+		}
+	}
+	// One that comes in between.
+	var begin sync.WaitGroup
+	for range 200 {
+		if err := point(link, "1"); err != nil {
+			t.Fatal(err)
+		}
+		begin.Go(func() {
+			if err := point(link, "2"); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := unpoint(link, "1"); err != nil {
+			t.Error(err)
+		}
+		begin.Wait()
+		if got, err := os.Readlink(link); got != "2" {
+			t.Fatalf("the newer one's is %q, %v", got, err)
+		}
 	}
 }
 
