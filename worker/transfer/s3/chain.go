@@ -29,9 +29,10 @@ type Chain struct {
 	profiles map[string]*profile
 }
 
-// profile is what is known of one; its mutex is held while keys are looked for, so that this is done once.
+// profile is what is known of one. Whoever looks for keys, or at the rest, has its turn: so this is done once, and
+// whoever waits can give up.
 type profile struct {
-	mu       sync.Mutex
+	turn     chan struct{}
 	provider aws.CredentialsProvider
 	err      error
 	failed   time.Time
@@ -53,8 +54,12 @@ func (c *Chain) Keys(ctx context.Context, name string) (Keys, error) {
 		return Keys{id, secret, c.getenv("AWS_SESSION_TOKEN")}, nil
 	}
 	p := c.profile(name)
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return Keys{}, context.Cause(ctx)
+	}
+	defer func() { <-p.turn }()
 	if p.err != nil && time.Since(p.failed) < failureTime {
 		return Keys{}, p.err
 	}
@@ -76,7 +81,7 @@ func (c *Chain) profile(name string) *profile {
 		if len(c.profiles) >= maxProfiles {
 			clear(c.profiles)
 		}
-		p = new(profile)
+		p = &profile{turn: make(chan struct{}, 1)}
 		c.profiles[name] = p
 	}
 	return p

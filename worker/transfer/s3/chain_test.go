@@ -1,9 +1,11 @@
 package s3
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -123,6 +125,32 @@ func TestContainerKeysRefused(t *testing.T) {
 	if n := asked.Load(); n != 1 {
 		t.Errorf("asked %d times", n)
 	}
+}
+
+// TestWaitingForKeysEnds: who waits for somebody else's search can give up, and the next one finds them.
+func TestWaitingForKeysEnds(t *testing.T) {
+	bare(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	a := newAuthority(t, "/keys", `{"AccessKeyId":"AKID","SecretAccessKey":"secret","Token":"token","Expiration":"`+expiring(validFor)+`"}`,
+		func(*http.Request) bool { asked <- struct{}{}; <-answer; return true }, nil)
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", a.URL+"/keys")
+	c := NewChain(nil)
+	done := make(chan error)
+	go func() {
+		_, err := c.Keys(t.Context(), "")
+		done <- err
+	}()
+	<-asked
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Keys(ctx, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("who has gone: %v", err)
+	}
+	close(answer)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	expect(t, c, "")
 }
 
 // TestWebIdentity assumes a role with a token in a file, as in a cluster.
