@@ -13,7 +13,7 @@ func NewAway(store Store, logs *localstore.BuildLogs, o Options) *Scheduler {
 	b := &builder{o: o, dir: store.Dir(), logs: logs}
 	s := newScheduler(store, o.Substituter, o.IDs, o.Log, 1, b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
-	s.remote, s.observer, s.spool = o.Remote, o.Observer, o.LogSpool
+	s.remote, s.observer, s.spool = o.Remote, o.Observer, newSpool(o.LogSpool)
 	s.away = true
 	return s
 }

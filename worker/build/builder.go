@@ -84,7 +84,7 @@ func New(o Options) *Scheduler {
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
-	s.remote, s.observer, s.spool = o.Remote, o.Observer, o.LogSpool
+	s.remote, s.observer, s.spool = o.Remote, o.Observer, newSpool(o.LogSpool)
 	s.ended = b.chroots.close
 	return s
 }

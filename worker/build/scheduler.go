@@ -41,7 +41,7 @@ type Scheduler struct {
 	work   sync.WaitGroup // jobs that run, and requests
 
 	observer Observer // may be nil
-	spool    string   // where long logs are kept that are read along; "" for no such thing
+	spool    *spool   // where long logs are kept that are read along; nil for no such thing
 
 	mu     sync.Mutex
 	closed bool

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 )
 
@@ -15,7 +14,7 @@ const transcriptHead = 64 << 10
 // transcript is all that a builder has printed so far, for those who read along. The compressed log cannot be read before
 // it is complete. A nil transcript keeps nothing.
 type transcript struct {
-	dir string // for the file
+	spool *spool
 
 	mu      sync.Mutex
 	head    []byte
@@ -23,6 +22,7 @@ type transcript struct {
 	size    int64
 	err     error // why nothing more is kept
 	ended   bool
+	taken   int64 // of the spool
 	readers int
 	changed chan struct{} // closed when there is more; nil while nobody waits
 }
@@ -50,10 +50,15 @@ func (t *transcript) keep(p []byte) {
 		return
 	}
 	if t.rest == nil {
-		if t.rest, t.err = nameless(t.dir); t.err != nil {
+		if t.rest, t.err = nameless(t.spool.dir); t.err != nil {
 			return
 		}
 	}
+	if !t.spool.take(int64(len(p)), t.taken) {
+		t.err = ErrLogLost
+		return
+	}
+	t.taken += int64(len(p))
 	n, t.err = t.rest.WriteAt(p, t.size-transcriptHead)
 	t.size += int64(n)
 }
@@ -84,17 +89,44 @@ func (t *transcript) end() {
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	again := t.ended
 	t.ended = true
 	t.tell()
 	t.tidy()
+	var expired []*transcript
+	if !again && t.rest != nil {
+		expired = t.spool.linger(t, t.taken)
+	}
+	t.mu.Unlock()
+	for _, old := range expired {
+		old.expire()
+	}
 }
 
 // tidy closes the file when nobody needs it any more.
 func (t *transcript) tidy() {
-	if t.ended && t.readers == 0 && t.rest != nil {
-		t.rest.Close()
-		t.rest = nil
+	if t.ended && t.readers == 0 {
+		t.drop()
+	}
+}
+
+// drop gives the file up.
+func (t *transcript) drop() {
+	if t.rest == nil {
+		return
+	}
+	t.rest.Close()
+	t.spool.give(t, t.taken)
+	t.rest, t.taken = nil, 0
+}
+
+// expire ends the reading of a log whose build has ended: whoever has not read it by now is too slow.
+func (t *transcript) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rest != nil {
+		t.err, t.size = ErrLogLost, int64(len(t.head))
+		t.drop()
 	}
 }
 
@@ -119,7 +151,7 @@ type LogReader struct {
 }
 
 // ErrLogLost is the end of a log of which the rest could not be kept.
-var ErrLogLost = errors.New("the rest of the log is not at hand before the build has ended")
+var ErrLogLost = errors.New("the rest of the log is not at hand here; once the build has ended, all of it is where logs are kept")
 
 // Read waits for more unless there is some. It returns io.EOF when the build has ended, or the cause of ctx's end.
 func (r *LogReader) Read(ctx context.Context, p []byte) (int, error) {
@@ -194,8 +226,8 @@ func (s *Scheduler) FollowLog(id BuildID, by string, mine bool) (*LogReader, err
 
 // spooled is a transcript for a job, nil if none are kept.
 func (s *Scheduler) spooled() *transcript {
-	if s.spool == "" {
+	if s.spool == nil {
 		return nil
 	}
-	return &transcript{dir: filepath.Clean(s.spool)}
+	return &transcript{spool: s.spool}
 }

@@ -34,7 +34,7 @@ func readAll(ctx context.Context, r *LogReader) (string, error) {
 // TestTranscript reads along from several places while it grows beyond what is kept in memory.
 func TestTranscript(t *testing.T) {
 	dir := t.TempDir()
-	tr := &transcript{dir: dir}
+	tr := &transcript{spool: newSpool(dir)}
 	data := make([]byte, 5*transcriptHead)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range data {
@@ -68,7 +68,7 @@ func TestTranscript(t *testing.T) {
 
 // TestTranscriptWithoutDisk keeps what it can.
 func TestTranscriptWithoutDisk(t *testing.T) {
-	tr := &transcript{dir: filepath.Join(t.TempDir(), "missing")}
+	tr := &transcript{spool: newSpool(filepath.Join(t.TempDir(), "missing"))}
 	r := tr.open()
 	long := strings.Repeat("x", 2*transcriptHead)
 	if n, err := tr.Write([]byte(long)); n != len(long) || err != nil {
@@ -161,7 +161,7 @@ func TestLogTextFails(t *testing.T) {
 
 func BenchmarkTranscript(b *testing.B) {
 	chunk := bytes.Repeat([]byte("x"), 8<<10)
-	tr := &transcript{dir: b.TempDir()}
+	tr := &transcript{spool: newSpool(b.TempDir())}
 	defer tr.end()
 	b.SetBytes(int64(len(chunk)))
 	b.ReportAllocs()
