@@ -16,13 +16,15 @@ import (
 // right to connect. Its lines are in the daemon's log, whatever its level, and
 // in a file of their own if there is one.
 type trail struct {
-	logs []zerolog.Logger
-	file io.Closer
+	logs     []zerolog.Logger
+	file     io.Closer
+	refusals *refusals
 }
 
 // openTrail opens the file, if one is named, to which lines are appended.
 func openTrail(path string, log zerolog.Logger) (*trail, error) {
 	t := &trail{logs: []zerolog.Logger{log}}
+	t.refusals = newRefusals(t.leftOut)
 	if path == "" {
 		return t, nil
 	}
@@ -36,6 +38,7 @@ func openTrail(path string, log zerolog.Logger) (*trail, error) {
 }
 
 func (t *trail) close() {
+	t.refusals.close()
 	if t.file != nil {
 		t.file.Close()
 	}
@@ -60,6 +63,9 @@ func (t *trail) note(p Peer, deed worker.Privilege) {
 	outcome := "done"
 	switch {
 	case deed.Refused:
+		if !t.refusals.admit(p.User) {
+			return
+		}
 		outcome = "refused"
 	case deed.Err != nil:
 		outcome = "failed"
@@ -80,6 +86,14 @@ func (t *trail) note(p Peer, deed worker.Privilege) {
 			e = e.Str("error", briefly(deed.Err))
 		}
 		e.Msg(deedText(p, deed, outcome))
+	}
+}
+
+// leftOut notes how many refusals of a user have no line.
+func (t *trail) leftOut(user string, n uint64) {
+	for i := range t.logs {
+		t.logs[i].Log().Bool("audit", true).Str(daemonlog.EventKey, "audit").Str("action", "left-out").Str("outcome", "refused").
+			Str("user", user).Uint64("count", n).Msgf("audit: %d more deeds by %s: refused, and left out here", n, user)
 	}
 }
 
