@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -43,7 +44,7 @@ func (o *Options) runtime(ctx context.Context) (uses, error) {
 		return nil, err
 	}
 	for _, name := range kernelFiles {
-		if err := scans[0].file(int(proc.Fd()), name, scans[0].whole, o.ProcDir, "/", name); err != nil && !isGone(err) {
+		if err := scans[0].file(int(proc.Fd()), name, '\n', scans[0].whole, o.ProcDir, "/", name); err != nil && !isGone(err) {
 			return nil, err
 		}
 	}
@@ -110,10 +111,10 @@ func (s *procScan) process(proc int, pid string) error {
 	if err := s.descriptors(dir, label); err != nil {
 		return err
 	}
-	if err := s.file(dir, "maps", s.mapped, label, "/maps"); err != nil {
+	if err := s.file(dir, "maps", '\n', s.mapped, label, "/maps"); err != nil {
 		return err
 	}
-	return s.file(dir, "environ", s.mentioned, label, "/environ")
+	return s.file(dir, "environ", 0, s.mentioned, label, "/environ")
 }
 
 func (s *procScan) descriptors(process int, label string) error {
@@ -150,32 +151,38 @@ func (s *procScan) readLink(dir int, name string, label ...string) (none bool, e
 	return false, nil
 }
 
-// file reads a whole file and gives its contents to scan.
-func (s *procScan) file(dir int, name string, scan func(text []byte, label []string), label ...string) error {
+// readSize is how much of a file is read at a time, in bytes. Files of sys refuse reads of 4 MiB
+// (fs/proc/proc_sysctl.c, proc_sys_call_handler: ENOMEM), and the others give less than this anyway.
+const readSize = 64 << 10
+
+// file gives what a file says to scan, a number of whole items at a time, each of which ends with that byte: a user
+// can make the names of what a process has mapped take hundreds of megabytes.
+func (s *procScan) file(dir int, name string, end byte, scan func(text []byte, label []string), label ...string) error {
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: strings.Join(label, ""), Err: err}
 	}
 	defer unix.Close(fd)
 	text := s.buf[:0]
 	for {
-		if len(text) == cap(text) {
-			text = append(text, make([]byte, max(64<<10, len(text)))...)[:len(text)]
-		}
-		n, err := unix.Read(fd, text[len(text):cap(text)])
+		text = slices.Grow(text, readSize)
+		n, err := unix.Read(fd, text[len(text):len(text)+readSize])
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return err
+			return &os.PathError{Op: "read", Path: strings.Join(label, ""), Err: err}
 		}
 		if n <= 0 {
 			break
 		}
 		text = text[:len(text)+n]
+		whole := bytes.LastIndexByte(text, end) + 1
+		scan(text[:whole], label)
+		text = text[:copy(text, text[whole:])]
 	}
-	s.buf = text
 	scan(text, label)
+	s.buf = text
 	return nil
 }
 

@@ -1,8 +1,16 @@
 package roots
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"runtime"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"nixdaemon/protocol/storepath"
 )
 
 // TestProcess reads a made-up process, with the lines and texts that real ones seldom have.
@@ -44,6 +52,60 @@ func TestProcess(t *testing.T) {
 		"proc/sys/kernel/modprobe -> p11",
 	)
 	f.said()
+}
+
+// TestLongFiles has names on both sides of where reads end, and lines that are longer than a read.
+func TestLongFiles(t *testing.T) {
+	f := newFixture(t)
+	f.o.Valid = func(_ context.Context, paths []storepath.Path) ([]storepath.Path, error) { return paths, nil }
+	f.mkdir("proc/12/fd")
+	f.link("/bin/x", "proc/12/exe")
+	var maps, environ strings.Builder
+	var want []string
+	for i := range 3000 {
+		fmt.Fprintf(&maps, "7f00-7f01 r-xp 00000000 08:01 123    %s/lib/%s\n", f.print(i), strings.Repeat("x", i%97))
+		fmt.Fprintf(&environ, "V%d=%s%s:%s\x00", i, strings.Repeat("y", i%89), f.print(3000+i), f.print(6000+i))
+		want = append(want, fmt.Sprintf("proc/12/maps -> p%d", i), fmt.Sprintf("proc/12/environ -> p%d", 3000+i), fmt.Sprintf("proc/12/environ -> p%d", 6000+i))
+	}
+	fmt.Fprintf(&maps, "7f00-7f01 r-xp 00000000 08:01 123    %s/%s\n", f.print(9001), strings.Repeat("long/", 3*readSize/5))
+	fmt.Fprintf(&environ, "LONG=%s%s", strings.Repeat("z", 3*readSize), f.print(9002))
+	f.file("proc/12/maps", maps.String())
+	f.file("proc/12/environ", environ.String())
+	f.compare(Runtime, append(want, "proc/12/maps -> p9001", "proc/12/environ -> p9002")...)
+}
+
+// TestHugeMaps has a process on this machine whose names of mappings take more than the kernel lets anybody read at
+// once of its own settings, as any user's may.
+func TestHugeMaps(t *testing.T) {
+	const mappings = 24_000 // the kernel allows a process 65,530
+	page := os.Getpagesize()
+	file, err := os.Create(t.TempDir() + "/" + strings.Repeat("x", 250))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(int64(mappings * page)); err != nil {
+		t.Fatal(err)
+	}
+	area, err := unix.Mmap(int(file.Fd()), 0, mappings*page, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(area)
+	for at := 0; at < len(area); at += 2 * page {
+		if err := unix.Mprotect(area[at:at+page], unix.PROT_NONE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := os.ReadFile("/proc/self/maps"); err != nil || len(text) < 6<<20 {
+		t.Fatalf("the names of our mappings take %d bytes, %v; want more than 6 MiB", len(text), err)
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // whoever reads ours reads the kernel's
+	f := newFixture(t)
+	f.o.ProcDir = "/proc"
+	if _, err := f.o.runtime(t.Context()); err != nil {
+		t.Errorf("find roots: %v", err)
+	}
 }
 
 // TestManyProcesses has more processes than are scanned at a time, and all are found.
