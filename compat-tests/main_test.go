@@ -26,8 +26,10 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -43,7 +45,19 @@ var shared bench
 
 func TestMain(m *testing.M) {
 	serveIfAsked()
+	heedSignals()
 	os.Exit(run(m))
+}
+
+// heedSignals has what the tests start not ignore the signals that nohup, or a shell that runs the tests in the
+// background, has us ignore: upstream's builders would, and builders see that. For us nothing changes.
+func heedSignals() {
+	dropped := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(dropped, sig)
+		}
+	}
 }
 
 func run(m *testing.M) int {
