@@ -10,13 +10,14 @@ import (
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 )
 
 // benchWorld is quiet and has as many slots as asked for.
 func benchWorld(b *testing.B, jobs int, change ...func(*Options)) *world {
 	w := newWorld(b, append(change, func(o *Options) { o.MaxTotalJobs = jobs })...)
-	w.sess.Log = activity.Discard{}
+	w.change(func(s *session.Session) { s.Log = activity.Discard{} })
 	w.set(func(s *settings.Settings) { s.MaxJobs = uint(jobs) })
 	return w
 }

@@ -1,11 +1,13 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -63,6 +65,8 @@ type Options struct {
 	LogSpool string
 	// Log is the daemon's own log.
 	Log zerolog.Logger
+	// idleTime is how long directories of builders wait for the next; 0 is the constant of that name.
+	idleTime time.Duration
 }
 
 // Launcher starts builders; *sandbox.Launcher is one.
@@ -80,7 +84,9 @@ var _ Launcher = (*sandbox.Launcher)(nil)
 
 // New makes a scheduler. Close it.
 func New(o Options) *Scheduler {
-	b := &builder{o: o, store: o.Store, logs: o.Store.BuildLogs(), dir: o.Store.Dir(), chroots: &chrootPool{store: o.Store, most: min(max(1, o.MaxTotalJobs), mostIdleChroots)}}
+	b := &builder{o: o, store: o.Store, logs: o.Store.BuildLogs(), dir: o.Store.Dir(), chroots: &chrootPool{
+		store: o.Store, most: min(max(1, o.MaxTotalJobs), mostIdleChroots), patience: cmp.Or(o.idleTime, idleTime),
+	}}
 	b.dirs.Store(rand.Uint32())
 	s := newScheduler(o.Store, o.Substituter, o.IDs, o.Log, max(1, o.MaxTotalJobs), b.run)
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures

@@ -17,6 +17,7 @@ import (
 	"nixdaemon/sandbox"
 	"nixdaemon/sandbox/buildusers"
 	"nixdaemon/sandbox/cgroup"
+	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 )
 
@@ -365,7 +366,7 @@ func BenchmarkCgroup(b *testing.B) {
 					o.Cgroups = hierarchy(b)
 				}
 			})
-			w.sess.Log = activity.Discard{}
+			w.change(func(s *session.Session) { s.Log = activity.Discard{} })
 			var used time.Duration
 			for i := range b.N {
 				b.StopTimer()

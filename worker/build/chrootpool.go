@@ -28,6 +28,8 @@ import (
 type chrootPool struct {
 	store *localstore.Store
 	most  int // idle ones
+	// patience is how long they are kept.
+	patience time.Duration
 
 	expiring sync.WaitGroup
 
@@ -123,12 +125,12 @@ func (p *chrootPool) give(c *chroot) bool {
 }
 
 func (p *chrootPool) restartLocked() {
-	if p.timer != nil && p.timer.Reset(idleTime) {
+	if p.timer != nil && p.timer.Reset(p.patience) {
 		return
 	}
 	p.expiring.Add(1)
 	if p.timer == nil {
-		p.timer = time.AfterFunc(idleTime, p.expire)
+		p.timer = time.AfterFunc(p.patience, p.expire)
 	}
 }
 

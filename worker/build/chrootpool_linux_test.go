@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -111,7 +112,7 @@ func TestChangedChroot(t *testing.T) {
 // them. A /tmp that is empty is used again, since to make another costs more.
 func TestTidyDirectories(t *testing.T) {
 	w := newWorld(t)
-	pool := &chrootPool{store: w.store, most: 1}
+	pool := &chrootPool{store: w.store, most: 1, patience: time.Hour}
 	c, err := pool.make(w.drv("x", ""), -1)
 	if err != nil {
 		t.Fatal(err)
@@ -248,6 +249,19 @@ func TestMeetingPlace(t *testing.T) {
 		t.Errorf("kept after a builder with a shared directory: %q", idle)
 	}
 	w.nothingLeft()
+}
+
+// TestIdleChroot is deleted when nobody has come for it.
+func TestIdleChroot(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.idleTime = time.Millisecond })
+	w.alone()
+	for _, name := range []string{"a", "b"} {
+		w.mustBuild(w.drv(name, "echo > $out"))
+		w.until(func() bool {
+			places, err := filepath.Glob(w.root + "/store/tmp-*")
+			return err == nil && len(places) == 0
+		})
+	}
 }
 
 // TestClosedPool keeps nothing.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -20,7 +19,6 @@ import (
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
-	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 )
 
@@ -423,14 +421,14 @@ func TestElsewhereMany(t *testing.T) {
 	const n, slots = 60, 3
 	m := newAbroad(t, slots)
 	m.w.set(func(s *settings.Settings) { s.MaxJobs = 0 })
-	var paths []derivation.DerivedPath
+	var drvs []storepath.Path
 	for i := range n {
-		paths = append(paths, built(m.w.drv(fmt.Sprintf("many-%d", i), "")))
+		drvs = append(drvs, m.w.drv(fmt.Sprintf("many-%d", i), ""))
 	}
-	release, done := make(chan struct{}), make(chan error, 1)
+	release := make(chan struct{})
 	m.end = func(context.Context, int, Task) error { <-release; return nil }
-	go func() { done <- m.w.sched.BuildPaths(m.w.ctx, m.w.sess, paths, derivation.BuildNormal) }()
-	m.w.eventually(func() bool { return len(m.w.log.activities(activity.BuildWaiting)) > 0 })
+	done := m.w.request(m.w.ctx, drvs...)
+	m.w.until(func() bool { return len(m.w.log.activities(activity.BuildWaiting)) > 0 })
 	close(release)
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -458,30 +456,18 @@ func TestElsewhereOverflow(t *testing.T) {
 	}
 	release := make(chan struct{})
 	m.end = func(context.Context, int, Task) error { <-release; return nil }
-	var paths []derivation.DerivedPath
+	var drvs []storepath.Path
 	for i := range n {
-		script := "echo here > $out"
-		paths = append(paths, built(m.w.drv(fmt.Sprintf("over-%d", i), script)))
+		drvs = append(drvs, m.w.drv(fmt.Sprintf("over-%d", i), "echo here > $out"))
 	}
-	done := make(chan error, 1)
-	go func() { done <- m.w.sched.BuildPaths(m.w.ctx, m.w.sess, paths, derivation.BuildNormal) }()
-	m.w.eventually(func() bool { return len(m.w.log.activities(activity.Build)) == n })
+	done := m.w.request(m.w.ctx, drvs...)
+	m.w.until(func() bool { return len(m.w.log.activities(activity.Build)) == n })
 	close(release)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if len(m.built) != 1 {
 		t.Errorf("built abroad: %v", m.built)
-	}
-}
-
-func (w *world) eventually(cond func() bool) {
-	w.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); {
-		if time.Now().After(deadline) {
-			w.Fatal("does not come about")
-		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -495,25 +481,20 @@ func TestElsewhereFair(t *testing.T) {
 		<-release
 		return nil
 	}
-	var paths []derivation.DerivedPath
+	var drvs []storepath.Path
 	for i := range 20 {
-		paths = append(paths, built(m.w.drv(fmt.Sprintf("alice-%d", i), "")))
+		drvs = append(drvs, m.w.drv(fmt.Sprintf("alice-%d", i), ""))
 	}
-	done := make(chan error, 2)
-	go func() { done <- m.w.sched.BuildPaths(m.w.ctx, m.w.sess, paths, derivation.BuildNormal) }()
+	alices := m.w.request(m.w.ctx, drvs...)
 	<-begun
 	bob := *m.w.sess
 	bob.User, bob.Client, bob.Log = "bob", 2, &recorder{}
 	drv := m.w.drv("bob", "")
-	go func() {
-		done <- m.w.sched.BuildPaths(m.w.ctx, &bob, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}()
-	m.w.eventually(func() bool { return len(m.w.sched.Status().Builds) == 21 })
+	bobs := ask(m.w.ctx, m.w.sched, &bob, drv)
+	m.w.until(func() bool { return len(m.w.sched.Status().Builds) == 21 })
 	close(release)
-	for range 2 {
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+	if err := errors.Join(<-alices, <-bobs); err != nil {
+		t.Fatal(err)
 	}
 	if at := slices.Index(m.built, "bob"); at < 0 || at > 3 {
 		t.Errorf("order %v", m.built)
@@ -532,26 +513,22 @@ func TestElsewhereCancel(t *testing.T) {
 	}
 	drv := m.w.drv("endless", "")
 	ctx, cancel := context.WithCancel(m.w.ctx)
-	done := make(chan error, 2)
-	ask := func(ctx context.Context, sess *session.Session) {
-		done <- m.w.sched.BuildPaths(ctx, sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}
-	go ask(ctx, m.w.sess)
+	first := m.w.request(ctx, drv)
 	<-begun
 	other := *m.w.sess
 	other.Client, other.Log = 2, &recorder{}
 	ctx2, cancel2 := context.WithCancel(m.w.ctx)
-	go ask(ctx2, &other)
-	m.w.eventually(func() bool { b := m.w.sched.Status().Builds; return len(b) == 1 && len(b[0].Clients) == 2 })
+	second := ask(ctx2, m.w.sched, &other, drv)
+	m.w.until(func() bool { b := m.w.sched.Status().Builds; return len(b) == 1 && len(b[0].Clients) == 2 })
 	cancel()
-	<-done
+	<-first
 	select {
 	case <-ended:
 		t.Error("the build ended though somebody wanted it")
 	default:
 	}
 	cancel2()
-	<-done
+	<-second
 	<-ended
 }
 
@@ -565,11 +542,8 @@ func TestElsewhereLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() {
-		done <- m.w.sched.BuildPaths(m.w.ctx, m.w.sess, []derivation.DerivedPath{built(slow), built(quick)}, derivation.BuildNormal)
-	}()
-	m.w.eventually(func() bool { ok, _ := m.w.store.IsValid(m.w.ctx, m.w.out(quick, "out")); return ok })
+	done := m.w.request(m.w.ctx, slow, quick)
+	m.w.until(func() bool { ok, _ := m.w.store.IsValid(m.w.ctx, m.w.out(quick, "out")); return ok })
 	drv, err := m.w.store.ReadDerivation(m.w.ctx, slow)
 	if err != nil {
 		t.Fatal(err)

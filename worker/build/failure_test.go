@@ -116,10 +116,10 @@ func TestFailureTexts(t *testing.T) {
 			want: "output path \"STAGED\" should be a non-executable regular file since recursive hashing is not enabled (one of outputHashMode={flat,text} is true)",
 		},
 	}
-	base := w.sess.Settings
+	base := w.sess
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w.sess.Settings = base
+			w.sess = base
 			if tt.set != nil {
 				w.set(tt.set)
 			}

@@ -74,7 +74,7 @@ func TestFairnessIsBetweenUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, 2)
 		defer f.close()
-		var waits []chan error
+		var waits []<-chan error
 		for client := range 10 {
 			waits = append(waits, f.request(context.Background(), f.session("alice", uint64(client), 4), f.many(fmt.Sprintf("alice%d-", client), 10)...))
 		}
@@ -203,7 +203,7 @@ func TestTotalBoundsAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, 3)
 		defer f.close()
-		var waits []chan error
+		var waits []<-chan error
 		for client := range 5 {
 			waits = append(waits, f.request(context.Background(), f.session(fmt.Sprint("user", client), uint64(client), 3), f.many(fmt.Sprintf("c%d-", client), 6)...))
 		}

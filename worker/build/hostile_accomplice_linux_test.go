@@ -304,8 +304,7 @@ func TestHostileUnreachable(t *testing.T) {
 		w.hostile()
 		friend := w.meet(t)
 		drv := w.drv("open", "chmod 777 . /tmp; echo secret > file; chmod 777 file; "+passing(". file")+"echo > $out")
-		finished := make(chan derivation.BuildResult, 1)
-		go func() { finished <- w.build(drv) }()
+		finished := w.begin(drv, derivation.BuildNormal)
 		fds, done, err := friend.take()
 		if err != nil || len(fds) != 2 {
 			t.Fatalf("descriptors %v, %v", fds, err)

@@ -27,8 +27,7 @@ func TestHostileNeighbour(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := w.drv("first", "umask 0; echo secret > secret; mkdir -m 755 $out; echo good > $out/file; chmod 644 $out/file; echo ready; read x < "+fifo)
-	finished := make(chan derivation.BuildResult, 1)
-	go func() { finished <- w.build(first) }()
+	finished := w.begin(first, derivation.BuildNormal)
 	w.until(func() bool { return slices.Contains(w.log.lines(), "ready") })
 	out, dir := w.store.RealPath(w.out(first, "out")), w.keptDirs()[0]
 	attempts := []string{

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/worker/settings"
@@ -251,16 +250,7 @@ func TestDiffHookLeavesSomethingBehind(t *testing.T) {
 	w.set(func(s *settings.Settings) {
 		s.RunDiffHook, s.DiffHook = true, w.script("tail -f /dev/null & echo $! > "+left+"; echo seen")
 	})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		w.buildMode(random, derivation.BuildCheck)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(20 * time.Second):
-		t.Error("the build waits for what the hook has left")
-	}
+	<-w.begin(random, derivation.BuildCheck) // or it waits for what the hook has left
 	pid, err := strconv.Atoi(strings.TrimSpace(w.readFile(left)))
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +258,6 @@ func TestDiffHookLeavesSomethingBehind(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Errorf("kill what the hook has left: %v", err)
 	}
-	<-ended
 	if got := withoutColours(w.log.logged()); !strings.Contains(got, "seen") || strings.Contains(got, "diff hook execution failed") {
 		t.Errorf("diff hook: %q", got)
 	}

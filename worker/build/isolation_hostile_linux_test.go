@@ -11,6 +11,7 @@ import (
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/storepath"
+	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
 )
 
@@ -85,7 +86,7 @@ func TestDivertedStore(t *testing.T) {
 	w.store, w.options.Store = store, store
 	w.sched = New(w.options)
 	roots := store.NewTempRoots()
-	w.sess.Roots = roots
+	w.change(func(s *session.Session) { s.Roots = roots })
 	t.Cleanup(func() {
 		if err := w.sched.Close(w.ctx); err != nil {
 			t.Error(err)

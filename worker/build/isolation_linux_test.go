@@ -307,10 +307,7 @@ func TestIsolatedCancel(t *testing.T) {
 	inIsolation(t, func(t *testing.T, w *world) {
 		drv := w.drv("endless", "(while :; do sleep 1; done) & echo begun; wait")
 		ctx, cancel := context.WithCancel(w.ctx)
-		done := make(chan error, 1)
-		go func() {
-			done <- w.sched.BuildPaths(ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-		}()
+		done := w.request(ctx, drv)
 		w.until(func() bool { return len(w.log.lines()) == 1 })
 		cancel()
 		if err := <-done; err == nil {

@@ -220,14 +220,10 @@ func TestAllWaitersLeave(t *testing.T) {
 	mkfifo(t, fifo)
 	drv := w.drv("endless", "echo $$ > "+fifo+"; exec sleep 1000")
 	var cancels []context.CancelFunc
-	var waits []chan error
+	var waits []<-chan error
 	for range 3 {
 		ctx, cancel := context.WithCancel(w.ctx)
-		done := make(chan error, 1)
-		go func() {
-			done <- w.sched.BuildPaths(ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-		}()
-		cancels, waits = append(cancels, cancel), append(waits, done)
+		cancels, waits = append(cancels, cancel), append(waits, w.request(ctx, drv))
 	}
 	pid := strings.TrimSpace(w.readFile(fifo))
 	w.untilSubscribers(drv, 3)

@@ -123,11 +123,8 @@ func TestStatusOfBuilder(t *testing.T) {
 	release := filepath.Join(t.TempDir(), "go-on")
 	drv := w.drv("talker", `echo first; echo '@nix {"action":"setPhase","phase":"checkPhase"}'; echo second
 until [ -e `+release+` ]; do sleep 0.05; done; echo > $out`)
-	done := make(chan error, 1)
-	go func() {
-		done <- w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}()
-	w.patiently(func() bool { b := w.sched.Status().Builds; return len(b) == 1 && b[0].LastLine == "second" })
+	done := w.request(w.ctx, drv)
+	w.until(func() bool { b := w.sched.Status().Builds; return len(b) == 1 && b[0].LastLine == "second" })
 	b := w.sched.Status().Builds[0]
 	if b.Phase != "checkPhase" || b.State != "running" || b.Began.IsZero() || b.ID != 1 || b.LogSize == 0 {
 		t.Errorf("status %+v", b)
@@ -137,16 +134,6 @@ until [ -e `+release+` ]; do sleep 0.05; done; echo > $out`)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
-	}
-}
-
-// patiently waits for what comes about however busy the machine is.
-func (w *world) patiently(cond func() bool) {
-	w.Helper()
-	for deadline := time.Now().Add(4 * time.Minute); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.Fatal("does not come about")
-		}
 	}
 }
 

@@ -131,10 +131,7 @@ func TestPostBuildHookKilled(t *testing.T) {
 	w.hook("/bin/sleep 1000 & echo $! > " + fifo + "; wait")
 	drv := w.drv("hooked", "echo > $out")
 	ctx, cancel := context.WithCancel(w.ctx)
-	done := make(chan error, 1)
-	go func() {
-		done <- w.sched.BuildPaths(ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}()
+	done := w.request(ctx, drv)
 	if text, err := os.ReadFile(fifo); err != nil || len(text) == 0 {
 		t.Fatalf("hook has started: %q, %v", text, err)
 	}

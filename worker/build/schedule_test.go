@@ -136,14 +136,8 @@ func (f *farm) session(user string, client uint64, jobs uint) *session.Session {
 }
 
 // request starts a request for the derivations; the result comes later.
-func (f *farm) request(ctx context.Context, sess *session.Session, drvs ...storepath.Path) chan error {
-	done := make(chan error, 1)
-	var paths []derivation.DerivedPath
-	for _, drv := range drvs {
-		paths = append(paths, built(drv))
-	}
-	go func() { done <- f.sched.BuildPaths(ctx, sess, paths, derivation.BuildNormal) }()
-	return done
+func (f *farm) request(ctx context.Context, sess *session.Session, drvs ...storepath.Path) <-chan error {
+	return ask(ctx, f.sched, sess, drvs...)
 }
 
 func (f *farm) close() {
@@ -175,7 +169,7 @@ func TestFairSlots(t *testing.T) {
 		b := f.request(ctx, f.session("bob", 2, 4), bob1...)
 		synctest.Wait()
 		c := f.request(ctx, f.session("bob", 3, 4), bob2...)
-		for _, done := range []chan error{a, b, c} {
+		for _, done := range []<-chan error{a, b, c} {
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
@@ -238,7 +232,7 @@ func TestJoinedJobIsBuiltOnce(t *testing.T) {
 		f := newFarm(t, 4)
 		defer f.close()
 		drv := f.drv("shared")
-		var waits []chan error
+		var waits []<-chan error
 		for i := range 5 {
 			waits = append(waits, f.request(context.Background(), f.session("user", uint64(i), 2), drv))
 		}

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -23,26 +24,20 @@ func TestJoin(t *testing.T) {
 	drv := w.drv("slow", "echo first; cat "+fifo+" > $out; echo last")
 	other := &recorder{}
 	sess2 := &session.Session{User: "bob", Client: 2, Settings: w.sess.Settings, Log: other, Roots: w.sess.Roots}
-	done := make(chan error, 2)
-	request := func(sess *session.Session) {
-		done <- w.sched.BuildPaths(w.ctx, sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}
-	go request(w.sess)
+	first := w.request(w.ctx, drv)
 	// Opening the pipe waits for the builder, which has written its first line before.
 	pipe, err := os.OpenFile(fifo, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go request(sess2)
+	second := ask(w.ctx, w.sched, sess2, drv)
 	w.untilSubscribers(drv, 2)
 	if _, err := pipe.WriteString("content"); err != nil {
 		t.Fatal(err)
 	}
 	pipe.Close()
-	for range 2 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+	if err := errors.Join(<-first, <-second); err != nil {
+		t.Error(err)
 	}
 	for name, log := range map[string]*recorder{"first": w.log, "second": other} {
 		if diff := cmp.Diff([]string{"first", "last"}, log.lines()); diff != "" {
@@ -75,10 +70,7 @@ func TestCancel(t *testing.T) {
 	mkfifo(t, fifo)
 	drv := w.drv("endless", "(while :; do sleep 1; done) & echo $$ $! > "+fifo+"; wait")
 	ctx, cancel := context.WithCancel(w.ctx)
-	done := make(chan error, 1)
-	go func() {
-		done <- w.sched.BuildPaths(ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}()
+	done := w.request(ctx, drv)
 	pids, err := os.ReadFile(fifo)
 	if err != nil {
 		t.Fatal(err)
@@ -105,8 +97,7 @@ func TestForeignLock(t *testing.T) {
 	drv := w.drv("locked", "echo > $out")
 	lock := w.store.RealPath(w.out(drv, "out"))
 	unlock := foreignLock(t, lock+".lock")
-	done := make(chan derivation.BuildResult, 1)
-	go func() { done <- w.build(drv) }()
+	done := w.begin(drv, derivation.BuildNormal)
 	w.until(func() bool { return len(w.log.activities(activity.BuildWaiting)) == 1 })
 	want := "waiting for lock on " + ansiMagenta + "'" + lock + "'" + ansiNormal
 	if got := w.log.activities(activity.BuildWaiting)[0]; got != want {

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"nixdaemon/protocol/derivation"
 )
 
 // readAll reads a log to its end.
@@ -95,11 +93,8 @@ func TestFollowLog(t *testing.T) {
 	release := filepath.Join(t.TempDir(), "go-on")
 	drv := w.drv("talker", `echo first; echo '@nix {"action":"setPhase","phase":"x"}'; printf 'over\rdone\n'
 until [ -e `+release+` ]; do sleep 0.05; done; printf last; echo > $out`)
-	done := make(chan error, 1)
-	go func() {
-		done <- w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(drv)}, derivation.BuildNormal)
-	}()
-	w.patiently(func() bool { b := w.sched.Status().Builds; return len(b) == 1 && b[0].LastLine == "done" })
+	done := w.request(w.ctx, drv)
+	w.until(func() bool { b := w.sched.Status().Builds; return len(b) == 1 && b[0].LastLine == "done" })
 	if b := w.sched.Status().Builds[0]; b.PID == 0 {
 		t.Errorf("no process: %+v", b)
 	}

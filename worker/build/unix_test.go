@@ -3,12 +3,10 @@ package build
 import (
 	"io/fs"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,18 +26,6 @@ func inodeOf(info fs.FileInfo) string {
 func alive(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	return err == nil && !strings.Contains(string(stat), ") Z ")
-}
-
-// until yields until something has happened that nothing tells us of.
-func (w *world) until(happened func() bool) {
-	w.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !happened() {
-		if time.Now().After(deadline) {
-			w.Fatal("waited too long")
-		}
-		runtime.Gosched()
-	}
 }
 
 // foreignLock takes a lock file as another process would: with a description of its own, unknown to our tables.

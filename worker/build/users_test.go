@@ -147,8 +147,7 @@ func TestOutputOfAnotherUser(t *testing.T) {
 	// A link owned by root, moved into place by a helper of root, stands for any output that is not the builder's.
 	drv := w.drv("foreign", "while ! test -L $out; do :; done")
 	out := w.store.RealPath(w.out(drv, "out"))
-	done := make(chan derivation.BuildResult, 1)
-	go func() { done <- w.build(drv) }()
+	done := w.begin(drv, derivation.BuildNormal)
 	w.until(func() bool { return len(w.log.activities(activity.Build)) == 1 })
 	if err := os.Symlink("/etc", out); err != nil {
 		t.Fatal(err)
@@ -167,10 +166,7 @@ func TestWaitForBuildUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second := w.drv("first", "read x < "+fifo+"; echo > $out"), w.drv("second", "read x < "+fifo+"; echo > $out")
-	done := make(chan error, 1)
-	go func() {
-		done <- w.sched.BuildPaths(w.ctx, w.sess, []derivation.DerivedPath{built(first), built(second)}, derivation.BuildNormal)
-	}()
+	done := w.request(w.ctx, first, second)
 	w.until(func() bool { return len(w.log.activities(activity.BuildWaiting)) == 1 })
 	text := withoutColours(w.log.activities(activity.BuildWaiting)[0])
 	if text != "waiting for a free build user ID for '"+w.print(second)+"'" && text != "waiting for a free build user ID for '"+w.print(first)+"'" {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -30,8 +31,9 @@ type world struct {
 	sched *Scheduler
 	// options are the scheduler's.
 	options Options
-	sess    *session.Session
-	log     *recorder
+	// sess is whom requests are for: see change.
+	sess *session.Session
+	log  *recorder
 
 	// step, if not nil, may end a change of the store, as if the process had died.
 	step func(name string) error
@@ -65,7 +67,7 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 		t.Fatal(err)
 	}
 	w.store = store
-	o := Options{Store: store, Launcher: launcher, IDs: new(activity.IDs), MaxTotalJobs: 2, Log: zerolog.Nop()}
+	o := Options{Store: store, Launcher: launcher, IDs: new(activity.IDs), MaxTotalJobs: 2, Log: zerolog.Nop(), idleTime: time.Hour}
 	for _, f := range change {
 		f(&o)
 	}
@@ -107,11 +109,48 @@ func testSettings() *settings.Settings {
 	return s
 }
 
-// set changes the session's settings.
+// change makes the session another one. Requests keep the one that they were made for, which nobody changes.
+func (w *world) change(change func(*session.Session)) {
+	s := *w.sess
+	change(&s)
+	w.sess = &s
+}
+
+// set changes the session's settings, for later requests.
 func (w *world) set(change func(*settings.Settings)) {
-	s := w.sess.Settings.Clone()
-	change(s)
-	w.sess.Settings = s
+	w.change(func(s *session.Session) {
+		s.Settings = s.Settings.Clone()
+		change(s.Settings)
+	})
+}
+
+// request begins to build derivations for the session as it is now; the result comes later.
+func (w *world) request(ctx context.Context, drvs ...storepath.Path) <-chan error {
+	return ask(ctx, w.sched, w.sess, drvs...)
+}
+
+func ask(ctx context.Context, sched *Scheduler, sess *session.Session, drvs ...storepath.Path) <-chan error {
+	done := make(chan error, 1)
+	var paths []derivation.DerivedPath
+	for _, drv := range drvs {
+		paths = append(paths, built(drv))
+	}
+	go func() { done <- sched.BuildPaths(ctx, sess, paths, derivation.BuildNormal) }()
+	return done
+}
+
+// begin is request for one derivation, of which more than an error is of interest.
+func (w *world) begin(drv storepath.Path, mode derivation.BuildMode) <-chan derivation.BuildResult {
+	done, sess := make(chan derivation.BuildResult, 1), w.sess
+	go func() {
+		results, err := w.sched.BuildPathsWithResults(w.ctx, sess, []derivation.DerivedPath{built(drv)}, mode)
+		if err != nil || len(results) != 1 {
+			w.Errorf("build %s: %d results, %v", drv, len(results), err)
+			results = append(results, derivation.KeyedBuildResult{})
+		}
+		done <- results[0].BuildResult
+	}()
+	return done
 }
 
 // drv makes a derivation that runs a shell script.
@@ -236,6 +275,16 @@ func (w *world) mustFail(drv storepath.Path, status derivation.BuildStatus) stri
 
 func withoutColours(s string) string {
 	return strings.NewReplacer(ansiNormal, "", ansiBold, "", ansiRed, "", ansiMagenta, "").Replace(s)
+}
+
+// until waits for what nothing tells of, which comes about however busy the machine is.
+func (w *world) until(cond func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(4 * time.Minute); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatal("does not come about")
+		}
+	}
 }
 
 // leftBuildDirs are the build directories that remain.
