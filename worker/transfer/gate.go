@@ -3,6 +3,7 @@ package transfer
 import (
 	"container/list"
 	"context"
+	"runtime"
 	"sync"
 )
 
@@ -56,21 +57,31 @@ func (g *gate) enter(ctx context.Context, weight, limit uint64) error {
 // fits: there is always room for one, however small the limit.
 func (g *gate) fits(weight, limit uint64) bool { return g.used == 0 || g.used+weight <= limit }
 
+// leave gives room back. Whoever is let in for it goes on before the caller does: a request on its way is worth more than
+// what is done with the answer to the last one, and where many answers come at once all of that would be done first.
 func (g *gate) leave(weight uint64) {
+	if g.giveBack(weight) {
+		runtime.Gosched()
+	}
+}
+
+func (g *gate) giveBack(weight uint64) (admitted bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.used -= weight
-	g.admitLocked()
+	return g.admitLocked()
 }
 
-func (g *gate) admitLocked() {
+func (g *gate) admitLocked() (admitted bool) {
 	for at := g.waiting.Front(); at != nil; at = g.waiting.Front() {
 		w := at.Value.(*waiter)
 		if !g.fits(w.weight, w.limit) {
-			return
+			return admitted
 		}
 		g.used += w.weight
 		g.waiting.Remove(at)
 		close(w.entered)
+		admitted = true
 	}
+	return admitted
 }

@@ -109,3 +109,25 @@ func TestProbesAreBounded(t *testing.T) {
 		t.Error("the last is forgotten, or said to speak HTTP/2")
 	}
 }
+
+// TestGateTells says whether room that was given back is taken at once: then whoever gave it lets the other go first.
+func TestGateTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gate
+		ctx := t.Context()
+		if !entered(g.begin(ctx, 5, 10)) || !entered(g.begin(ctx, 5, 10)) {
+			t.Fatal("no room where there is some")
+		}
+		next := g.begin(ctx, 5, 10)
+		synctest.Wait()
+		if !g.giveBack(5) || !entered(next) {
+			t.Error("nobody was let in")
+		}
+		if g.giveBack(5) || g.giveBack(5) {
+			t.Error("somebody was let in of whom there is none")
+		}
+		if g.used != 0 {
+			t.Errorf("%d are in", g.used)
+		}
+	})
+}
