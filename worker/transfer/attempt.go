@@ -283,11 +283,19 @@ func (a *attempt) send(req *http.Request) (*http.Response, *fault) {
 		}
 		return nil, f
 	}
+	// Until there is a connection its own limit counts, if there is one, as with libcurl.
+	got := func(httptrace.GotConnInfo) { a.dog.wait() }
+	if a.t.settings.ConnectTimeout > 0 {
+		a.dog.rest()
+	}
 	if a.at.Scheme == "https" && a.t.settings.HTTP2 {
 		probe, first := e.probe(a.at.Host)
 		if first {
 			defer e.abandon(a.at.Host, probe)
-			req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: probe.learn}))
+			got = func(info httptrace.GotConnInfo) {
+				probe.learn(info)
+				a.dog.wait()
+			}
 		} else {
 			select {
 			case <-probe.known:
@@ -295,7 +303,7 @@ func (a *attempt) send(req *http.Request) (*http.Response, *fault) {
 			}
 		}
 	}
-	resp, err := p.transport.RoundTrip(req)
+	resp, err := p.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: got})))
 	return resp, a.fault(err)
 }
 

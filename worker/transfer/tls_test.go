@@ -340,3 +340,27 @@ func (c closeCounter) Close() error {
 	*c.closed++
 	return nil
 }
+
+// Until there is a connection the limit for silence does not count, but that for connecting, as with libcurl.
+func TestSlowHandshake(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // nobody takes the connection, so that nothing is ever said on it
+	_, bundle := serveTLS(t, nil, nil, func(http.ResponseWriter, *http.Request) {})
+	for _, http2 := range []bool{false, true} {
+		w := newWorld(t)
+		w.set.CABundle, w.set.Attempts, w.set.HTTP2 = bundle, 1, http2
+		w.set.StalledTimeout, w.set.ConnectTimeout = time.Millisecond, 100*time.Millisecond
+		_, err = w.get(t, &Request{URL: "https://" + l.Addr().String()})
+		if err == nil || !strings.Contains(err.Error(), "Timeout was reached (28) Connection timed out after") {
+			t.Errorf("with HTTP/2 %v: %v, want that the connection took too long", http2, err)
+		}
+		w.set.StalledTimeout, w.set.ConnectTimeout = 100*time.Millisecond, 0
+		_, err = w.get(t, &Request{URL: "https://" + l.Addr().String()})
+		if err == nil || !strings.Contains(err.Error(), "Operation too slow") {
+			t.Errorf("with HTTP/2 %v and no limit for connecting: %v, want that nothing came", http2, err)
+		}
+	}
+}
