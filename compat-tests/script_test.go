@@ -64,6 +64,9 @@ func compareScript(t *testing.T, c client, file string) {
 	s := newScratchIn(t, base)
 	reference := shared.clients[referenceVersion].program("nix-daemon")
 	web := newWeb(t)
+	if strings.HasSuffix(file, "-slow.txtar") {
+		web.mute = newMute(t)
+	}
 	want := &scenario{scratch: s, client: c, program: reference, web: web, bucket: bucket}
 	if !t.Run("reference", want.run(file)) {
 		t.Fatalf("the scenario fails with upstream's own daemon")
@@ -163,6 +166,7 @@ func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("ROOT", sc.scratch.root)
 	if sc.web != nil {
 		env.Setenv("HTTP", sc.web.url())
+		env.Setenv("MUTE", sc.web.mute)
 	}
 	if sc.bucket != nil {
 		env.Setenv("S3", sc.bucket.url())

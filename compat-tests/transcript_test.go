@@ -58,6 +58,9 @@ var varying = []struct {
 	{regexp.MustCompile(`\bnix-\d+-\d+`), `nix-PID-N`},
 	{regexp.MustCompile(`/tmp-\d+-\d+/x`), `/tmp-PID-N/x`},
 	{regexp.MustCompile(`\bnix-build-\d+-\d+`), `nix-build-PID-N`},
+	// How long until the next attempt is partly chance.
+	{regexp.MustCompile(`(retrying (?:from offset \d+ )?in )\d+ ms`), `${1}N ms`},
+	{regexp.MustCompile(`\b(timed out after) \d+ milliseconds`), `$1 N milliseconds`},
 	// Which roots are stale depends on what runs beside, and on leftovers.
 	{regexp.MustCompile(`(?m)^removing stale .*\n`), ``},
 }

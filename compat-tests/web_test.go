@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -20,11 +22,14 @@ import (
 type web struct {
 	listener net.Listener
 	server   http.Server
+	mute     string // the URL of a server that nobody can connect to; "" unless the script is about that
 
 	mu    sync.Mutex
 	root  string // what is served; nothing when empty
 	rules []webRule
-	log   []string
+	log   []string // "GET /path", and then "bytes=100-" if so much was asked for
+	busy  []until
+	early int // requests that came before their time
 }
 
 // webRule is what a server does to requests whose method and path contain a
@@ -33,6 +38,13 @@ type webRule struct {
 	match  string
 	action string
 	n      int
+	times  int // how often; without limit when 0
+}
+
+// until is a time before which a client was asked not to come back.
+type until struct {
+	request string
+	time    time.Time
 }
 
 // newWeb listens on a port of its own until the test ends.
@@ -62,7 +74,7 @@ func (w *web) url() string { return "http://" + w.listener.Addr().String() }
 func (w *web) serve(root string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.root, w.rules, w.log = root, nil, nil
+	w.root, w.rules, w.log, w.busy, w.early = root, nil, nil, nil, 0
 }
 
 // rule gives the first rule for a request, and counts it.
@@ -70,14 +82,33 @@ func (w *web) rule(r *http.Request) (root string, rule webRule) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	request := r.Method + " " + r.URL.Path
-	w.log = append(w.log, request)
-	for _, rule := range w.rules {
-		if strings.Contains(request, rule.match) {
-			return w.root, rule
+	w.log = append(w.log, strings.TrimSpace(request+" "+r.Header.Get("Range")))
+	for _, b := range w.busy {
+		if b.request == request && time.Now().Before(b.time) {
+			w.early++
 		}
+	}
+	for i, rule := range w.rules {
+		if !strings.Contains(request, rule.match) {
+			continue
+		}
+		switch rule.times {
+		case 0:
+		case 1:
+			w.rules = slices.Delete(w.rules, i, i+1)
+		default:
+			w.rules[i].times--
+		}
+		if rule.action == "busy" {
+			w.busy = append(w.busy, until{request, time.Now().Add(busyFor)})
+		}
+		return w.root, rule
 	}
 	return w.root, webRule{}
 }
+
+// busyFor is how long a server that is busy wants to be left alone.
+const busyFor = time.Second
 
 // ServeHTTP answers one request.
 func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
@@ -85,6 +116,13 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	switch rule.action {
 	case "status":
 		http.Error(out, "no such luck", rule.n)
+		return
+	case "busy":
+		out.Header().Set("Retry-After", strconv.Itoa(int(busyFor/time.Second)))
+		http.Error(out, "not now", rule.n)
+		return
+	case "silent":
+		<-r.Context().Done()
 		return
 	case "hangup":
 		panic(http.ErrAbortHandler)
@@ -108,9 +146,42 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case "flip": // one byte is another one
 		data[min(rule.n, len(data)-1)] ^= 0x55
+	case "part", "stall", "ranges": // the rest can be asked for
+		ranged(out, r, data, rule)
+		return
 	}
 	out.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	out.Write(data)
+}
+
+// ranged gives what is asked for of a file, or the beginning alone: then the server ends the connection, or does nothing
+// more until the client does.
+func ranged(out http.ResponseWriter, r *http.Request, data []byte, rule webRule) {
+	out.Header().Set("Accept-Ranges", "bytes")
+	all := len(data)
+	if text, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+		from, err := strconv.Atoi(strings.TrimSuffix(text, "-"))
+		if err != nil || from >= all {
+			out.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return
+		}
+		data = data[from:]
+		out.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, all-1, all))
+	}
+	out.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	if len(data) < all {
+		out.WriteHeader(http.StatusPartialContent)
+	}
+	if rule.action == "ranges" {
+		out.Write(data)
+		return
+	}
+	out.Write(data[:min(rule.n, len(data))])
+	http.NewResponseController(out).Flush()
+	if rule.action == "stall" {
+		<-r.Context().Done()
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (w *web) put(out http.ResponseWriter, r *http.Request, file string) {
@@ -126,35 +197,44 @@ func (w *web) put(out http.ResponseWriter, r *http.Request, file string) {
 	}
 }
 
-// cmdServe is "serve DIR" and then "serve WHAT HOW [N]": the web server at
-// $HTTP serves the directory, and does something else to requests whose method
-// and path contain WHAT.
+// cmdServe is "serve DIR" and then "serve WHAT HOW [N [TIMES]]": the web
+// server at $HTTP serves the directory, and does something else to requests
+// whose method and path contain WHAT, or to the first TIMES of them.
 func (sc *scenario) cmdServe(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 || len(args) > 3 {
-		ts.Fatalf("usage: serve DIR, serve WHAT status|cut|break|flip N, serve WHAT hangup")
+	if neg || len(args) == 0 || len(args) > 4 {
+		ts.Fatalf("usage: serve DIR, serve WHAT HOW [N [TIMES]]")
 	}
 	if len(args) == 1 {
 		sc.web.serve(ts.MkAbs(args[0]))
 		return
 	}
 	rule := webRule{match: args[0], action: args[1]}
-	if len(args) == 3 {
-		n, err := strconv.Atoi(args[2])
+	for i, text := range args[2:] {
+		n, err := strconv.Atoi(text)
 		ts.Check(err)
-		rule.n = n
+		*[]*int{&rule.n, &rule.times}[i] = n
 	}
 	sc.web.mu.Lock()
 	defer sc.web.mu.Unlock()
 	sc.web.rules = append(sc.web.rules, rule)
 }
 
-// cmdServed is "served WHAT N": so many requests contained a text.
+// cmdServed is "served WHAT N": so many requests contained a text. "served early
+// N" is how many came before their time from who was told that the server is
+// busy. Upstream's 2.34.8 does not listen, so it is asked of the daemon under
+// test alone.
 func (sc *scenario) cmdServed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: served WHAT N")
 	}
 	sc.web.mu.Lock()
 	defer sc.web.mu.Unlock()
+	if args[0] == "early" {
+		if sc.program.path != shared.clients[referenceVersion].program("nix-daemon").path && fmt.Sprint(sc.web.early) != args[1] {
+			ts.Fatalf("%d requests came too early, not %s:\n%s", sc.web.early, args[1], strings.Join(sc.web.log, "\n"))
+		}
+		return
+	}
 	n := 0
 	for _, request := range sc.web.log {
 		if strings.Contains(request, args[0]) {
