@@ -116,7 +116,7 @@ func optimiseReplaced(ctx context.Context, opt *fstree.Optimiser, p storepath.Pa
 }
 
 // rootedAtOnce is how many paths are temporary roots together while they are worked with.
-const rootedAtOnce = 32
+const rootedAtOnce = 128
 
 // eachValid runs f for all valid paths, on all processors, each a temporary root meanwhile. Those that are not valid any
 // more are left out.

@@ -56,3 +56,21 @@ func BenchmarkOptimiseAll(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N*paths*20)/b.Elapsed().Seconds(), "files/s")
 }
+
+// BenchmarkOptimiseAgain optimises a store in which all that is alike is linked.
+func BenchmarkOptimiseAgain(b *testing.B) {
+	const paths = 1000
+	s := openWith(b, testOptions(b))
+	defer s.Close()
+	halfDuplicates(b, s, paths)
+	if _, err := s.OptimiseAll(ctx, OptimiseProgress{}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if stats, err := s.OptimiseAll(ctx, OptimiseProgress{}); err != nil || stats.FilesLinked != 0 {
+			b.Fatal(stats, err)
+		}
+	}
+	b.ReportMetric(float64(b.N*paths*20)/b.Elapsed().Seconds(), "files/s")
+}

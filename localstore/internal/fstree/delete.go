@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,8 +17,12 @@ const (
 	// and each level costs a descriptor.
 	maxNesting = 80
 
-	// deleters is how many goroutines delete one tree: the file system's own lock allows little more.
-	deleters = 4
+	// maxDeleters is how many goroutines delete one tree at most. File systems have locks of their own that allow little
+	// more, and with more than there are processors these would only wait for one another.
+	maxDeleters = 4
+
+	// maxPasses is how often a directory is read that turns out not to be empty. Somebody may be filling it.
+	maxPasses = 100
 )
 
 // Delete removes the tree called name; that there is none is no error. Directories that may not be written are made
@@ -28,13 +32,16 @@ func (d *Dir) Delete(ctx context.Context, name string) (freed uint64, err error)
 	if err := checkName(name); err != nil {
 		return 0, err
 	}
-	del := &deleter{ctx: ctx, slots: make(chan struct{}, deleters-1)}
-	err = del.entry(d.fd, d.path, &entry{name: name}, 0)
+	del := &deleter{ctx: ctx, lists: &d.lists, slots: make(chan struct{}, min(runtime.GOMAXPROCS(0), maxDeleters)-1)}
+	l := d.lists.borrow()
+	defer d.lists.giveBack(l)
+	_, err = del.entry(l, d.fd, d.path, &entry{name: name}, 0)
 	return del.freed.Load(), err
 }
 
 type deleter struct {
 	ctx   context.Context
+	lists *listers
 	slots chan struct{} // one for each further goroutine
 	freed atomic.Uint64
 	// Directories below the tree's root that were moved there because they were nested too deep.
@@ -42,97 +49,127 @@ type deleter struct {
 	moved atomic.Int64
 }
 
-// entry deletes a file or a tree in the open directory parent, whose path is for messages.
-func (del *deleter) entry(parent int, path string, e *entry, depth int) error {
+// entry deletes a file or a tree in the open directory parent, whose path is for messages. It tells whether the parent
+// has a name less.
+func (del *deleter) entry(l *lister, parent int, path string, e *entry, depth int) (gone bool, err error) {
 	if e.kind == unix.S_IFDIR {
-		return del.directory(parent, path, e.name, depth)
+		return del.directory(l, parent, path, e.name, depth)
 	}
 	var st unix.Stat_t
 	switch err := fstatat(parent, e.name, &st); {
 	case err == unix.ENOENT:
-		return nil
+		return true, nil
 	case err != nil:
-		return fmt.Errorf("getting status of \"%s/%s\": %w", path, e.name, err)
+		return false, fmt.Errorf("getting status of \"%s/%s\": %w", path, e.name, err)
 	case isType(uint32(st.Mode), unix.S_IFDIR):
-		return del.directory(parent, path, e.name, depth)
+		// The caller may still need what its own lister holds.
+		l := del.lists.borrow()
+		defer del.lists.giveBack(l)
+		return del.directory(l, parent, path, e.name, depth)
 	}
 	if err := unlink(parent, e.name, 0); err != nil {
-		return fmt.Errorf("cannot unlink \"%s/%s\": %w", path, e.name, err)
+		return false, fmt.Errorf("cannot unlink \"%s/%s\": %w", path, e.name, err)
 	}
 	if st.Nlink <= 2 {
 		del.freed.Add(uint64(st.Size))
 	}
-	return nil
+	return true, nil
 }
 
-func (del *deleter) directory(parent int, path, name string, depth int) error {
+func (del *deleter) directory(l *lister, parent int, path, name string, depth int) (gone bool, err error) {
 	if depth >= maxNesting {
-		return del.moveUp(parent, path, name)
+		return true, del.moveUp(parent, path, name)
 	}
 	fd, err := openAccessible(parent, name)
 	if err == unix.ENOENT {
-		return nil
+		return true, nil
 	}
 	if err != nil {
-		return fmt.Errorf("opening directory \"%s/%s\": %w", path, name, err)
+		return false, fmt.Errorf("opening directory \"%s/%s\": %w", path, name, err)
 	}
 	defer unix.Close(fd)
 	if depth == 0 {
 		del.top = fd
 	}
-	for {
+	for pass := 1; ; pass++ {
 		moved := del.moved.Load()
-		if err := del.contents(fd, filepath.Join(path, name), depth); err != nil {
-			return err
+		less, err := del.contents(l, fd, path+"/"+name, depth)
+		if err != nil {
+			return false, err
 		}
-		err := unlink(parent, name, unix.AT_REMOVEDIR)
-		if err == nil {
-			return nil
+		if err = unlink(parent, name, unix.AT_REMOVEDIR); err == nil {
+			return true, nil
 		}
-		if err == unix.ENOTEMPTY && depth == 0 && del.moved.Load() != moved {
-			continue
+		// What is deleted while it is read may hide the rest from some file systems' readers.
+		if err == unix.ENOTEMPTY && (less && pass < maxPasses || depth == 0 && del.moved.Load() != moved) {
+			if _, err = unix.Seek(fd, 0, 0); err == nil {
+				continue
+			}
 		}
-		return fmt.Errorf("cannot unlink \"%s/%s\": %w", path, name, err)
+		return false, fmt.Errorf("cannot unlink \"%s/%s\": %w", path, name, err)
 	}
 }
 
-// contents empties an open directory. Subdirectories are given to other goroutines as long as there are slots.
-func (del *deleter) contents(fd int, path string, depth int) error {
-	if del.ctx.Err() != nil {
-		return context.Cause(del.ctx)
-	}
-	if _, err := unix.Seek(fd, 0, 0); err != nil {
-		return fmt.Errorf("reading directory \"%s\": %w", path, err)
-	}
-	entries, err := new(lister).list(fd)
-	if err == unix.ENOENT {
-		return nil // somebody else has deleted it since it was opened
-	}
-	if err != nil {
-		return fmt.Errorf("reading directory \"%s\": %w", path, err)
-	}
-	var others sync.WaitGroup
+// contents empties an open directory, files as they are read and then what is nested. It tells whether anything went.
+// Subdirectories are given to other goroutines as long as there are slots, so that no two work in one directory: they
+// would wait for its lock.
+func (del *deleter) contents(l *lister, fd int, path string, depth int) (less bool, err error) {
+	var dirs []entry
 	var failed firstError
-	for i := range entries {
-		e := &entries[i]
-		if e.kind != unix.S_IFDIR || !del.delegate(&others, func() { failed.set(del.entry(fd, path, e, depth+1)) }) {
-			failed.set(del.entry(fd, path, e, depth+1))
+	for {
+		if del.ctx.Err() != nil {
+			return less, context.Cause(del.ctx)
+		}
+		some, err := l.some(fd)
+		if err == unix.ENOENT {
+			break // somebody else has deleted it since it was opened
+		}
+		if err != nil {
+			return less, fmt.Errorf("reading directory \"%s\": %w", path, err)
+		}
+		if len(some) == 0 {
+			break
+		}
+		for i := range some {
+			if e := &some[i]; e.kind == unix.S_IFDIR || e.kind == 0 {
+				dirs = append(dirs, *e)
+				continue
+			}
+			gone, err := del.entry(l, fd, path, &some[i], depth+1)
+			less = less || gone
+			failed.set(err)
 		}
 	}
+	var others sync.WaitGroup
+	for i := range dirs {
+		e := &dirs[i]
+		if e.kind != 0 && del.delegate(&others, func(l *lister) {
+			_, err := del.entry(l, fd, path, e, depth+1)
+			failed.set(err)
+		}) {
+			continue
+		}
+		_, err := del.entry(l, fd, path, e, depth+1)
+		failed.set(err)
+	}
 	others.Wait()
-	return failed.get()
+	return less || len(dirs) > 0, failed.get()
 }
 
 // delegate runs f in another goroutine if there is a slot.
-func (del *deleter) delegate(group *sync.WaitGroup, f func()) bool {
+func (del *deleter) delegate(group *sync.WaitGroup, f func(*lister)) bool {
 	select {
 	case del.slots <- struct{}{}:
 	default:
 		return false
 	}
 	group.Go(func() {
-		defer func() { <-del.slots }()
-		f()
+		l := del.lists.borrow()
+		defer func() {
+			del.lists.giveBack(l)
+			<-del.slots
+		}()
+		f(l)
 	})
 	return true
 }

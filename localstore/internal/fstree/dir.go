@@ -23,7 +23,9 @@ type Dir struct {
 	batches sync.Pool    // of *fileBatch, likewise
 	created createdModes // of files restored beneath
 
-	measurers sync.Pool // of *measurer, likewise
+	measurers   sync.Pool // of *measurer, likewise
+	lists       listers
+	optimisings sync.Pool // of *optimising, likewise
 }
 
 // OpenDir opens a directory. Links in the path are followed, except in its last component.
@@ -104,7 +106,9 @@ func (d *Dir) EachName(visit func(name string)) error {
 		return fmt.Errorf("opening directory \"%s\": %w", d.path, err)
 	}
 	defer unix.Close(fd)
-	if err := new(lister).each(fd, func(e *entry) { visit(e.name) }); err != nil {
+	l := d.lists.borrow()
+	defer d.lists.giveBack(l)
+	if err := l.each(fd, func(e *entry) { visit(e.name) }); err != nil {
 		return fmt.Errorf("reading directory \"%s\": %w", d.path, err)
 	}
 	return nil

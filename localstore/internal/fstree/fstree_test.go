@@ -338,7 +338,7 @@ func TestDeletedMeanwhile(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := (&deleter{ctx: t.Context()}).contents(fd, dir, 0); err != nil {
+	if _, err := (&deleter{ctx: t.Context(), lists: new(listers)}).contents(new(lister), fd, dir, 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -62,7 +62,9 @@ func (o *Optimiser) Load() (int, error) {
 	}
 	defer unix.Close(fd)
 	var inodes []uint64
-	err = new(lister).each(fd, func(e *entry) {
+	l := o.store.lists.borrow()
+	defer o.store.lists.giveBack(l)
+	err = l.each(fd, func(e *entry) {
 		if e.ino != 0 {
 			inodes = append(inodes, e.ino)
 		}
@@ -85,10 +87,16 @@ func (o *Optimiser) Tree(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	t := &optimising{Optimiser: o, ctx: ctx, sum: nixhash.SHA256.New(), dumper: o.store.newDumper()}
+	t, ok := o.store.optimisings.Get().(*optimising)
+	if !ok {
+		t = &optimising{sum: nixhash.SHA256.New()}
+	}
+	t.Optimiser, t.ctx, t.dumper = o, ctx, o.store.newDumper()
 	t.dumper.ctx, t.dumper.opts = ctx, DumpOptions{Map: true}
-	defer o.store.putDumper(t.dumper)
-	_, err := t.node(o.store.fd, &entry{name: name}, true)
+	err := t.root(name)
+	o.store.putDumper(t.dumper)
+	t.Optimiser, t.ctx, t.dumper = nil, nil, nil
+	o.store.optimisings.Put(t)
 	return err
 }
 
@@ -98,9 +106,26 @@ type optimising struct {
 	ctx  context.Context
 	path []string
 
-	list   lister
-	sum    hash.Hash
-	dumper *dumper // writes to sum
+	list    lister
+	entries []entry // of the directories on the way down
+	sum     hash.Hash
+	dumper  *dumper // writes to sum
+}
+
+// root is node for a tree's root, which mostly is a directory.
+func (t *optimising) root(name string) error {
+	fd, err := openat(t.store.fd, name, openDirFlags, 0)
+	if err != nil {
+		_, err := t.node(t.store.fd, &entry{name: name}, true)
+		return err
+	}
+	defer unix.Close(fd)
+	t.path = append(t.path, name)
+	defer func() { t.path = t.path[:len(t.path)-1] }()
+	if excludedFromLinking(t.where) {
+		return nil
+	}
+	return t.contents(fd)
 }
 
 // node tells whether the entry was replaced, so that its directory must get its metadata back.
@@ -132,18 +157,29 @@ func (t *optimising) node(parent int, e *entry, top bool) (replaced bool, err er
 }
 
 func (t *optimising) directory(parent int, name string) error {
-	if t.ctx.Err() != nil {
-		return context.Cause(t.ctx)
-	}
 	fd, err := openat(parent, name, openDirFlags, 0)
 	if err != nil {
 		return t.wrap("opening directory", err)
 	}
 	defer unix.Close(fd)
-	entries, err := t.list.list(fd)
+	return t.contents(fd)
+}
+
+func (t *optimising) contents(fd int) error {
+	if t.ctx.Err() != nil {
+		return context.Cause(t.ctx)
+	}
+	above := len(t.entries)
+	all, err := t.list.appendTo(t.entries, fd)
 	if err != nil {
 		return t.wrap("reading directory", err)
 	}
+	t.entries = all
+	defer func() {
+		clear(t.entries[above:])
+		t.entries = t.entries[:above]
+	}()
+	entries := all[above:]
 	changed := false
 	for i := range entries {
 		replaced, e := t.node(fd, &entries[i], false)

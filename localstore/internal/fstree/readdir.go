@@ -1,6 +1,10 @@
 package fstree
 
-import "golang.org/x/sys/unix"
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
 
 // entry is one name of a directory.
 type entry struct {
@@ -10,13 +14,34 @@ type entry struct {
 }
 
 // lister reads directories, one after the other, through one buffer.
-type lister struct{ buf []byte }
+type lister struct {
+	buf  []byte
+	part []entry // see some
+}
 
-// bufSize holds some hundred entries: one call for most directories.
+// listers lends listers, for their buffers.
+type listers struct{ pool sync.Pool }
+
+func (p *listers) borrow() *lister {
+	if l, ok := p.pool.Get().(*lister); ok {
+		return l
+	}
+	return new(lister)
+}
+
+func (p *listers) giveBack(l *lister) {
+	clear(l.part[:cap(l.part)])
+	p.pool.Put(l)
+}
+
+// listBufSize holds some hundred entries: one call for most directories.
 const listBufSize = 32 << 10
 
 // list reads the whole directory, in the order in which the file system has it.
-func (l *lister) list(fd int) (out []entry, err error) {
+func (l *lister) list(fd int) ([]entry, error) { return l.appendTo(nil, fd) }
+
+// appendTo is list for who has a slice already.
+func (l *lister) appendTo(out []entry, fd int) ([]entry, error) {
 	for {
 		n, err := l.next(fd)
 		if err != nil || n == 0 {
@@ -28,15 +53,27 @@ func (l *lister) list(fd int) (out []entry, err error) {
 
 // each calls visit for each entry, in the same order, and holds few of them at a time.
 func (l *lister) each(fd int, visit func(*entry)) error {
-	var some []entry
+	for {
+		some, err := l.some(fd)
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		for i := range some {
+			visit(&some[i])
+		}
+	}
+}
+
+// some gives the next entries, which are valid until the lister reads on; none at the end.
+func (l *lister) some(fd int) ([]entry, error) {
 	for {
 		n, err := l.next(fd)
 		if err != nil || n == 0 {
-			return err
+			return nil, err
 		}
-		some = parseDirents(l.buf[:n], some[:0])
-		for i := range some {
-			visit(&some[i])
+		l.part = parseDirents(l.buf[:n], l.part[:0])
+		if len(l.part) > 0 {
+			return l.part, nil
 		}
 	}
 }
