@@ -172,7 +172,7 @@ func (d *download) open() (io.ReadCloser, error) {
 	case err != nil:
 		return nil, err
 	case file == nil:
-		return d.offer.source.OpenNAR(d.ctx, d.asker, d.offer.remote)
+		return d.openAside(d.offer.remote)
 	}
 	return source.Unpack(d.ctx, d.asker, d.offer.remote, io.NopCloser(bytes.NewReader(file)))
 }
