@@ -48,6 +48,7 @@ type storeKey struct {
 type opened struct {
 	source Source // nil if it could not be opened
 	err    error
+	said   []string            // errors that were logged meanwhile, for those who are told of err
 	retry  time.Time           // when to try again
 	told   map[uint64]struct{} // clients that know; guarded by registry.mu
 	used   uint64              // guarded by registry.mu
@@ -117,6 +118,9 @@ func (r *registry) assemble(ctx context.Context, sess *session.Session) ([]Sourc
 		if o.source != nil {
 			sources = append(sources, o.source)
 		} else if r.mustTell(o, sess.Client) {
+			for _, text := range o.said {
+				sess.Log.Message(activity.Error, text)
+			}
 			warn(sess.Log, o.err)
 		}
 	}
@@ -174,8 +178,9 @@ func (r *registry) get(ctx context.Context, sess *session.Session, ref settings.
 	}
 	o, err := r.opening.do(ctx, key, sess.Log, func(ctx context.Context, log activity.Sink) (*opened, error) {
 		begun := time.Now()
-		source, err := r.open(ctx, Asker{Settings: sess.Settings, Log: log}, ref)
-		o := &opened{source: source, err: err, retry: time.Now().Add(min(time.Since(begun), retryAtMost))}
+		held := &withheld{Sink: log}
+		source, err := r.open(ctx, Asker{Settings: sess.Settings, Log: held}, ref)
+		o := &opened{source: source, err: err, said: held.said, retry: time.Now().Add(min(time.Since(begun), retryAtMost))}
 		if err != nil {
 			o.source = nil
 		}
@@ -191,6 +196,25 @@ func (r *registry) get(ctx context.Context, sess *session.Session, ref settings.
 		return &opened{err: err}
 	}
 	return o
+}
+
+// withheld keeps errors back: who is told why a store cannot be opened is told of them, too, and once, however often that
+// is tried.
+type withheld struct {
+	activity.Sink
+	mu   sync.Mutex
+	said []string
+}
+
+// Message keeps an error.
+func (w *withheld) Message(level activity.Level, text string) {
+	if level != activity.Error {
+		w.Sink.Message(level, text)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, text)
 }
 
 // look gives what is known of a store, nil if it is to be opened.

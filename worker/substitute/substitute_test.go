@@ -3,6 +3,7 @@ package substitute
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -221,6 +222,37 @@ func TestUnopenable(t *testing.T) {
 		if strings.Count(log.text(), want) == 0 {
 			t.Errorf("told\n%s\nwant %s", log.text(), want)
 		}
+	}
+}
+
+// TestUnopenableAgain tells each client once what is said of a store that cannot be opened, however often that is tried.
+func TestUnopenableAgain(t *testing.T) {
+	tried := 0
+	r := newRegistry(func(_ context.Context, a Asker, _ settings.StoreReference) (Source, error) {
+		tried++
+		a.Log.Message(activity.Warn, fmt.Sprintf("attempt %d", tried))
+		a.Log.Message(activity.Error, "left alone")
+		return nil, errors.New("down")
+	})
+	var logs [2]recorder
+	for range 2 {
+		for client := range logs {
+			sess := &session.Session{Client: uint64(client), Settings: &settings.Settings{Substituters: []string{"https://cache"}}, Log: &logs[client]}
+			if sources, err := r.list(t.Context(), sess); err != nil || len(sources) > 0 {
+				t.Fatalf("%v, %v", sources, err)
+			}
+			for _, o := range r.stores {
+				o.retry = time.Time{}
+			}
+		}
+	}
+	for client, want := range []string{"1: attempt 1\n0: left alone\n1: warning: down\n1: attempt 3", "1: attempt 2\n0: left alone\n1: warning: down\n1: attempt 4"} {
+		if got := logs[client].text(); got != want {
+			t.Errorf("client %d was told\n%s\nwant\n%s", client, got, want)
+		}
+	}
+	if err := r.close(); err != nil {
+		t.Error(err)
 	}
 }
 
