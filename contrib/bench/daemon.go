@@ -47,7 +47,7 @@ func start(ctx context.Context, scratch *scratch, binary string, c *config) (*da
 }
 
 func (d *daemon) launch(ctx context.Context, binary string, c *config) error {
-	d.binary, d.config = binary, c
+	d.config = c
 	// Without a state directory upstream takes another daemon to be the store: itself.
 	for _, sub := range []string{"etc", "home", "var"} {
 		if err := os.Mkdir(filepath.Join(d.dir, sub), 0o755); err != nil {
@@ -61,12 +61,18 @@ func (d *daemon) launch(ctx context.Context, binary string, c *config) error {
 	if err := os.WriteFile(filepath.Join(d.dir, "etc/nix.conf"), []byte(configuration), 0o644); err != nil {
 		return err
 	}
+	d.become(binary)
+	return d.run(ctx)
+}
+
+// become has another program be the daemon when it is started next.
+func (d *daemon) become(binary string) {
+	d.binary = binary
 	d.env = append([]string{
 		"PATH=/usr/bin:/bin", "HOME=" + d.dir + "/home",
 		"NIX_CONF_DIR=" + d.dir + "/etc", "NIX_STORE_DIR=" + d.storeDir(), "NIX_STATE_DIR=" + d.dir + "/var",
 		"NIX_LOCALSTATE_DIR=" + d.dir + "/var", "NIX_LOG_DIR=" + d.dir + "/log", "NIX_DAEMON_SOCKET_PATH=" + d.socket(),
 	}, programEnv(binary)...)
-	return d.run(ctx)
 }
 
 // restart ends the daemon and starts it on the same store, which it knows
@@ -77,6 +83,20 @@ func (d *daemon) restart(ctx context.Context) error {
 }
 
 func (d *daemon) run(ctx context.Context) error {
+	begin := time.Now()
+	if err := d.spawn(); err != nil {
+		return err
+	}
+	if err := d.awaitAnswer(ctx); err != nil {
+		d.stop()
+		return err
+	}
+	d.started = time.Since(begin)
+	return nil
+}
+
+// spawn starts the program and waits for nothing.
+func (d *daemon) spawn() error {
 	log, err := os.Create(filepath.Join(d.dir, "daemon.log"))
 	if err != nil {
 		return err
@@ -86,16 +106,7 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	d.cmd.Env, d.cmd.Stderr, d.cmd.Stdout = d.env, log, log
-	begin := time.Now()
-	if err := d.cmd.Start(); err != nil {
-		return err
-	}
-	if err := d.awaitAnswer(ctx); err != nil {
-		d.stop()
-		return err
-	}
-	d.started = time.Since(begin)
-	return nil
+	return d.cmd.Start()
 }
 
 // programEnv reads the file "env" beside a program's folder: lines of
@@ -119,11 +130,22 @@ func (d *daemon) socket() string   { return d.dir + "/socket" }
 func (d *daemon) storeDir() string { return d.dir + "/store" }
 
 func (d *daemon) awaitAnswer(ctx context.Context) error {
+	return d.await(ctx, func(o client.Options) error {
+		c, err := client.Open(ctx, o)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// await asks until there is an answer.
+func (d *daemon) await(ctx context.Context, ask func(client.Options) error) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		c, err := client.Open(ctx, d.options())
+		err := ask(d.options())
 		if err == nil {
-			return c.Close()
+			return nil
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return errors.Join(ctx.Err(), fmt.Errorf("daemon does not answer: %w", err))

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,8 +20,7 @@ import (
 )
 
 // A table of what a daemon takes while it does nothing, waits for clients and
-// builds. What start-up takes on stores of different sizes is in the table of
-// flat.go.
+// builds. That of starts.go follows it.
 
 // settle is how long a daemon may take to give back what it does not need.
 const settle = 3 * time.Second
@@ -29,14 +31,14 @@ const mostBuilds = 8
 // resources prints the table.
 func resources(ctx context.Context, scratch *scratch, daemons []string, scale int) error {
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "daemon\tfirst answer, ms\tidle, MB\twith 8 builds, MB\t100 clients, KB each\t1,000 clients, KB each\tdescriptors\tafter 10,000 connections\tthreads\tafter\tidle after, MB")
+	fmt.Fprintln(out, "daemon\tidle, MB\tof that supervisor\twith 8 builds, MB\t100 clients, KB each\t1,000 clients, KB each\tdescriptors\tafter 10,000 connections\tthreads\tafter\tgoroutines\tafter\tidle after, MB")
 	for i, binary := range daemons {
 		if err := resourceRow(ctx, scratch, out, binary, i, scale); err != nil {
 			return fmt.Errorf("%s: %w", binary, err)
 		}
 		out.Flush()
 	}
-	return nil
+	return starts(ctx, scratch, daemons, scale)
 }
 
 func resourceRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binary string, i, scale int) error {
@@ -47,7 +49,7 @@ func resourceRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, b
 	defer d.stop()
 	time.Sleep(settle)
 	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: 1}
-	fmt.Fprintf(out, "%d\t%.1f\t%.1f", i, d.started.Seconds()*1000, b.memory()/1e6)
+	fmt.Fprintf(out, "%d\t%.1f\t%.1f", i, b.memory()/1e6, pss(d.cmd.Process.Pid)/1e6)
 	building, err := b.whileBuilding(mostBuilds)
 	if err != nil {
 		return err
@@ -60,7 +62,8 @@ func resourceRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, b
 		}
 		fmt.Fprintf(out, "\t%.1f", each/1e3)
 	}
-	files, threads := b.descriptors(), b.threads()
+	time.Sleep(settle) // for the clients before to be gone
+	files, threads, goroutines := b.descriptors(), b.threads(), b.goroutines()
 	for range 10000 / scale {
 		c, err := client.Open(ctx, d.options())
 		if err != nil {
@@ -71,7 +74,7 @@ func resourceRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, b
 		}
 	}
 	time.Sleep(settle)
-	fmt.Fprintf(out, "\t%d\t%d\t%d\t%d\t%.1f\n", files, b.descriptors(), threads, b.threads(), b.memory()/1e6)
+	fmt.Fprintf(out, "\t%d\t%d\t%d\t%d\t%s\t%s\t%.1f\n", files, b.descriptors(), threads, b.threads(), goroutines, b.goroutines(), b.memory()/1e6)
 	return nil
 }
 
@@ -171,6 +174,28 @@ func (d *daemon) descriptors() (n int) {
 		n += len(open)
 	}
 	return n
+}
+
+// goroutines are those of the server, as its metrics have it; "-" where there are none to be had.
+func (d *daemon) goroutines() string {
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := client.Unix(filepath.Join(d.dir, "var/status-socket/socket"))(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return conn.(net.Conn), nil
+	}}
+	resp, err := (&http.Client{Transport: t}).Get("http://daemon/metrics")
+	if err != nil {
+		return "-"
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if n, ok := strings.CutPrefix(lines.Text(), "go_goroutines "); ok {
+			return n
+		}
+	}
+	return "-"
 }
 
 // threads are those of the daemon and all its descendants.
