@@ -130,7 +130,7 @@ func TestSystemd(t *testing.T) {
 		name string
 		run  func(*testing.T, *system)
 	}{
-		{"status", statusNamesBuilds}, {"restart", restartInMidBuild}, {"reload", reloadInMidBuild}, {"upgrade", upgradeInMidBuild},
+		{"status", statusNamesBuilds}, {"journal", journalFields}, {"restart", restartInMidBuild}, {"reload", reloadInMidBuild}, {"upgrade", upgradeInMidBuild},
 		{"server killed", serverKilled}, {"supervisor killed", supervisorKilled}, {"watchdog", watchdogBites},
 		{"hardening", buildsOfEveryKind}, {"read-only store", storeReadOnly}, {"stop", stopInMidBuild},
 	} {
