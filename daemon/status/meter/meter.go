@@ -74,7 +74,7 @@ func New(version, revision string) *Meter {
 	m.deleted = r.Counter("nix_daemon_gc_deleted_paths_total", "Paths that collections have deleted.")
 	m.freed = r.Counter("nix_daemon_gc_freed_bytes_total", "Bytes that collections have freed.")
 	m.gcTime = r.Histogram("nix_daemon_gc_duration_seconds", "How long collections took.", metrics.Bounds(time.Millisecond, time.Hour))
-	m.privileged = r.CounterVec("nix_daemon_privileged_actions_total", "What was done, or refused, that takes more than a right to connect; the audit trail has each.", 32, "action", "outcome")
+	m.privileged = r.CounterVec("nix_daemon_privileged_actions_total", "What was done, or refused, that takes more than a right to connect; the audit trail has each (of refusals 60 a minute for each user, then their count).", 32, "action", "outcome")
 	registerProcess(r)
 	return m
 }
