@@ -29,6 +29,7 @@ type forwarding struct {
 	master  *ssh.Master // nil for a daemon of this machine
 	keys    keyring
 	ids     activity.IDs
+	errands *errands
 }
 
 // dialer opens a connection to another daemon.
@@ -51,6 +52,7 @@ func newForwarding(cfg *config.Config, log zerolog.Logger, own []string) (*forwa
 	default:
 		return nil, fmt.Errorf("cannot serve store '%s': only local stores and those of other daemons can be served", cfg.Store.Reference)
 	}
+	f.errands = newErrands(f.options.Dir, settings.ShownReference(f.options.Name), log)
 	return f, nil
 }
 
@@ -100,7 +102,7 @@ func notOurselves(path string, own []string, dial dialer) dialer {
 func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
 	b := forward.New(f.options)
 	return worker.Serve(ctx, stream, worker.Options{
-		Store: b, Builder: b, Collector: b, Substituter: b, Roots: b.Roots(),
+		Store: b, Builder: f.errands.noting(b), Collector: b, Substituter: b, Roots: b.Roots(),
 		RequireSigs: f.cfg.Settings.RequireSigs, Keys: f.keys.trustedKeys, NixVersion: NixVersion,
 		Settings: f.cfg.Settings, IDs: &f.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: f.log,
 		Observer: peer.Observer, Audit: peer.Audit,
@@ -115,7 +117,7 @@ func (f *forwarding) building() []string { return nil }
 func (f *forwarding) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
 	b := forward.New(f.options)
 	return conversation(ctx, stream, f.cfg, serving.Options{
-		Store: b, Builder: b, Roots: b.Roots(), Write: write, User: peer.User, Client: peer.Client, Observer: peer.Observer,
+		Store: b, Builder: f.errands.noting(b), Roots: b.Roots(), Write: write, User: peer.User, Client: peer.Client, Observer: peer.Observer,
 	})
 }
 

@@ -36,8 +36,8 @@ type sight struct {
 	// audit is told who ends builds for everybody, or may not.
 	audit func(Peer, worker.Privilege)
 	mux   *http.ServeMux
-	// local is nil if another daemon builds, and before the store is open.
-	local  atomic.Pointer[local]
+	// builds is nil before the store is open.
+	builds atomic.Pointer[watched]
 	socket *statussocket.Server
 }
 
@@ -66,21 +66,50 @@ func newSight(cfg *config.Config, watch *observers, audit func(Peer, worker.Priv
 	return s
 }
 
+// watched is what of a backend can be looked into.
+type watched struct {
+	board.Sources
+	// scheduler gives who builds, nil if there is none yet, or another daemon builds.
+	scheduler func() *build.Scheduler
+	store     *localstore.Store // nil if it is none of ours
+}
+
 // over has the board look at what a backend does.
 func (s *sight) over(b backend) {
-	l, ok := b.(*local)
-	if a, away := b.(*away); away {
-		s.board.Watch(a.watched())
+	w := watched{scheduler: func() *build.Scheduler { return nil }}
+	switch b := b.(type) {
+	case *local:
+		w.scheduler, w.store = func() *build.Scheduler { return b.scheduler }, b.store
+		w.Sources = board.Sources{
+			Dir: b.store.Dir(), Builds: b.scheduler.Status, Waits: b.scheduler.Waits, Fetches: b.subst.Fetching, Garbage: b.collector.gc.Running,
+		}
+	case *away:
+		w.Sources = b.watched()
+		w.scheduler = func() *build.Scheduler {
+			if shared := b.begun(); shared != nil {
+				return shared.Scheduler
+			}
+			return nil
+		}
+	case *forwarding:
+		w.Sources = board.Sources{Dir: b.options.Dir, Builds: b.errands.status}
+	default:
+		w.Problem = func() string { return problem(b) }
+		s.board.Watch(w.Sources)
 		return
 	}
-	if !ok {
-		s.board.Watch(board.Sources{Problem: func() string { return problem(b) }})
-		return
+	s.builds.Store(&w)
+	s.board.Watch(w.Sources)
+}
+
+// scheduler gives who builds here, or an error that is for whoever means a build.
+func (s *sight) scheduler(what string) (*build.Scheduler, error) {
+	if w := s.builds.Load(); w != nil {
+		if builds := w.scheduler(); builds != nil {
+			return builds, nil
+		}
 	}
-	s.local.Store(l)
-	s.board.Watch(board.Sources{
-		Dir: l.store.Dir(), Builds: l.scheduler.Status, Waits: l.scheduler.Waits, Fetches: l.subst.Fetching, Garbage: l.collector.gc.Running,
-	})
+	return nil, fmt.Errorf("%w here: '%s' is the work of another daemon, which is to be asked", statussocket.ErrUnknown, what)
 }
 
 // mount has something more answered on the socket, for root and those who are
@@ -176,9 +205,13 @@ func (s *sight) Cancel(v status.Viewer, what string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	scheduler, err := s.scheduler(what)
+	if err != nil {
+		return "", err
+	}
 	var errs []error
 	for _, b := range found {
-		if err = s.local.Load().scheduler.Cancel(buildNumber(b.ID), v.User, !v.All); err != nil {
+		if err = scheduler.Cancel(buildNumber(b.ID), v.User, !v.All); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -203,21 +236,24 @@ func (s *sight) Cancel(v status.Viewer, what string) (string, error) {
 // those who want that build, and for the trusted; what is stored is for
 // everybody, as are the files.
 func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, running bool) (statussocket.Log, error) {
-	l := s.local.Load()
-	if l == nil {
-		return nil, errUnknown(what)
-	}
-	if !running {
-		return s.storedLog(ctx, l.store, what)
+	if w := s.builds.Load(); !running && w != nil && w.store != nil {
+		return s.storedLog(ctx, w.store, what)
 	}
 	found, err := s.find(what)
 	if err != nil {
 		return nil, err
 	}
+	scheduler, err := s.scheduler(what)
+	if err != nil {
+		return nil, err
+	}
+	if !running { // it is kept elsewhere
+		return nil, errUnknown(what)
+	}
 	err = errUnknown(what)
 	for _, b := range found {
 		var r *build.LogReader
-		switch r, err = l.scheduler.FollowLog(buildNumber(b.ID), v.User, !v.All); {
+		switch r, err = scheduler.FollowLog(buildNumber(b.ID), v.User, !v.All); {
 		case err == nil:
 			return shown(r.Read, r.Close), nil
 		case errors.Is(err, build.ErrNotYours):

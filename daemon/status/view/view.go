@@ -61,8 +61,10 @@ func (p *painter) head() {
 		if s.State != "serving" {
 			parts[1] = "finishing what it has begun"
 		}
-		parts = append(parts, fmt.Sprintf("%d of %d slots", s.Running, s.Slots),
-			plural(len(s.Connections)+s.OtherConnections, "client"))
+		if s.Slots > 0 { // or others build
+			parts = append(parts, fmt.Sprintf("%d of %d slots", s.Running, s.Slots))
+		}
+		parts = append(parts, plural(len(s.Connections)+s.OtherConnections, "client"))
 		if s.Memory > 0 {
 			parts = append(parts, size(s.Memory))
 		}
