@@ -11,7 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
@@ -163,25 +162,6 @@ func (d *daemon) mapped() []string {
 		}
 	}
 	return files
-}
-
-// evict takes files out of the page cache, but for what somebody else has mapped: what the machine's other programs
-// use stays as it is.
-func evict(files []string) error {
-	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		err = f.Sync()
-		if err == nil {
-			err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-		}
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("evict %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // precise is the time on a CPU that the daemon's processes have had so far, in seconds, those that have ended left out.
