@@ -1,4 +1,4 @@
-// Report reads what "go test -json" prints and tells it so that a person finds
+// Command report reads what "go test -json" prints and tells it so that a person finds
 // at the end, in one place, which tests failed and what they had said.
 //
 // A test is named by its package and its whole name, subtests with their
