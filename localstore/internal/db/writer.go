@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,11 +17,15 @@ const (
 	groupMaxTime    = 20 * time.Millisecond
 )
 
+// carefulGroups is for how many groups each member can be undone by itself after one had to be. SQLite pays for that with
+// a copy of each page that a member changes, which is about as much as the change itself costs.
+const carefulGroups = 64
+
 // Tx is the open transaction, valid during the function that received it and only on that goroutine.
 type Tx struct {
 	*conn
 	db      *DB
-	changed bool // some row was changed since the transaction began
+	changed bool // some row was changed since the transaction began, or since the function began that runs
 	resized bool // a path's row was added or removed since then, so that pages are certainly written
 }
 
@@ -56,6 +61,7 @@ type writer struct {
 	tx      Tx
 	open    bool       // a transaction has begun
 	crowd   bool       // the last group had several members
+	careful int        // for so many groups members can be undone one by one
 	members []*request // succeeded, waiting for the commit
 	journal journal
 	dropper dropper
@@ -76,7 +82,8 @@ func newWriter(db *DB, c *conn) *writer {
 // Write runs fn in a transaction and returns when its changes are committed, or rolled back because fn failed.
 // Other callers' functions may run before and after fn in the same transaction; fn sees the changes of those before,
 // and its failure undoes only its own. A panic of fn comes back as a [PanicError].
-// fn must be short, must not wait for anything and must not call Write.
+// fn must be short, must not wait for anything and must not call Write. It may be called a second time, of which the
+// outcome counts, if what it did had to be undone for another's sake.
 // When ctx ends before fn has begun, Write returns at once; after that it waits for the outcome.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return db.explain(db.write(ctx, fn))
@@ -197,6 +204,7 @@ func (w *writer) group(r *request) {
 		}
 	}
 	w.crowd = n > 1
+	w.careful = max(0, w.careful-1)
 	w.commit()
 	w.journal.bound(w.tx.conn)
 }
@@ -232,7 +240,16 @@ func (w *writer) member(r *request) {
 		r.finish(err)
 		return
 	}
-	if err := w.shielded(r.fn); err != nil {
+	w.taken(r)
+}
+
+// taken runs a request that nobody can abandon any more.
+func (w *writer) taken(r *request) {
+	err := w.begin(r)
+	if err == nil {
+		err = w.shielded(r.fn)
+	}
+	if err != nil {
 		r.finish(err)
 		return
 	}
@@ -267,15 +284,20 @@ func (w *writer) begin(r *request) error {
 }
 
 // shielded runs fn so that its failure leaves the earlier members' changes alone.
-// Where there are none a savepoint would be wasted: undoing is then ending the transaction.
+// Where there are none a savepoint would be wasted: undoing is then ending the transaction. Where failures are rare it
+// would be, too: the earlier members then run once more.
 func (w *writer) shielded(fn func(*Tx) error) error {
-	nested := w.tx.changed
+	before := w.tx.changed
+	nested := before && w.careful > 0
 	if nested {
 		if err := w.tx.exec(stmtSavepoint, nil); err != nil {
 			return err
 		}
 	}
+	w.tx.changed = false
 	err := w.contain(fn)
+	own := w.tx.changed
+	w.tx.changed = before || own
 	if err != nil {
 		w.tx.resized = false // which rows the undone part had does not matter: counting too much is safe
 	}
@@ -288,10 +310,23 @@ func (w *writer) shielded(fn func(*Tx) error) error {
 		w.must(w.tx.exec(stmtSavepointRelease, nil))
 	case nested:
 		err = w.tx.exec(stmtSavepointRelease, nil)
-	case err != nil && w.tx.changed:
+	case err != nil && own:
 		w.rollback()
+		if before {
+			w.repeat()
+		}
 	}
 	return err
+}
+
+// repeat runs the members so far again, whose changes were undone with those of one that failed.
+func (w *writer) repeat() {
+	w.careful = carefulGroups
+	members := slices.Clone(w.members)
+	w.members = w.members[:0]
+	for _, r := range members {
+		w.taken(r)
+	}
 }
 
 // must gives the whole group up when even undoing fails.

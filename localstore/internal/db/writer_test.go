@@ -17,10 +17,11 @@ import (
 func block(t *testing.T, db *DB) (release func()) {
 	t.Helper()
 	entered, leave := make(chan struct{}), make(chan struct{})
+	enter := sync.OnceFunc(func() { close(entered) })
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		err := db.Write(t.Context(), func(*Tx) error {
-			close(entered)
+			enter()
 			<-leave
 			return nil
 		})
@@ -76,6 +77,113 @@ func TestGroupIsolatesFailures(t *testing.T) {
 		valid, err := db.IsValid(t.Context(), storePath(i, "x"))
 		if err != nil || valid != (i%4 == 0) {
 			t.Errorf("path %d: valid %v, %v", i, valid, err)
+		}
+	}
+}
+
+// groupOf runs the functions in one group, in that order, and gives their outcomes.
+func groupOf(t *testing.T, db *DB, fns ...func(*Tx) error) []error {
+	t.Helper()
+	release := block(t, db)
+	outcomes := make([]error, len(fns))
+	var wg sync.WaitGroup
+	for i, fn := range fns {
+		wg.Go(func() { outcomes[i] = db.Write(t.Context(), fn) })
+		waitQueued(db, i+1)
+	}
+	release()
+	wg.Wait()
+	return outcomes
+}
+
+// What one member's failure undoes of the others is done again: once, and not at all if there is nothing to undo.
+func TestGroupRepeats(t *testing.T) {
+	db := openTest(t, testOptions(t))
+	errNo := errors.New("no")
+	calls := make([]int, 8)
+	adding := func(i int, after func() error) func(*Tx) error {
+		return func(tx *Tx) error {
+			calls[i]++
+			if err := tx.Register([]PathRow{{Path: storePath(i, "x"), Hash: testHash}}, nil); err != nil {
+				return err
+			}
+			return after()
+		}
+	}
+	succeed := func() error { return nil }
+	fail := func() error { return errNo }
+	idle := func(i int, err error) func(*Tx) error { return func(*Tx) error { calls[i]++; return err } }
+	for _, test := range []struct {
+		name     string
+		fns      []func(*Tx) error
+		calls    []int
+		outcomes []error
+	}{
+		{
+			"nothing to undo",
+			[]func(*Tx) error{adding(0, succeed), idle(1, errNo), adding(2, succeed)},
+			[]int{1, 1, 1}, []error{nil, errNo, nil},
+		},
+		{
+			"undone and repeated",
+			[]func(*Tx) error{adding(0, succeed), idle(1, nil), adding(2, fail), adding(3, succeed), adding(4, fail), adding(5, succeed)},
+			[]int{2, 2, 1, 1, 1, 1}, []error{nil, nil, errNo, nil, errNo, nil},
+		},
+		{
+			"failures in turn leave no need for it",
+			[]func(*Tx) error{adding(0, succeed), adding(1, fail), adding(2, succeed)},
+			[]int{1, 1, 1}, []error{nil, errNo, nil},
+		},
+	} {
+		clear(calls)
+		must(t, db.Write(t.Context(), func(tx *Tx) error {
+			_, err := tx.InvalidateAll([]string{storePath(0, "x"), storePath(2, "x"), storePath(3, "x"), storePath(5, "x")})
+			return err
+		}))
+		outcomes := groupOf(t, db, test.fns...)
+		if diff := cmp.Diff(test.calls, calls[:len(test.calls)]); diff != "" {
+			t.Errorf("%s: calls (-want +got):\n%s", test.name, diff)
+		}
+		for i, want := range test.outcomes {
+			if !errors.Is(outcomes[i], want) {
+				t.Errorf("%s: outcome %d = %v", test.name, i, outcomes[i])
+			}
+			added := want == nil && !(test.name == "undone and repeated" && i == 1)
+			if valid, err := db.IsValid(t.Context(), storePath(i, "x")); err != nil || valid != added {
+				t.Errorf("%s: path %d: valid %v, %v", test.name, i, valid, err)
+			}
+		}
+	}
+}
+
+// Care ends after a while, and what fails when it is repeated harms nobody else.
+func TestGroupRepeatFails(t *testing.T) {
+	db := openTest(t, testOptions(t))
+	errNo := errors.New("no")
+	add := func(i int, after error) func(*Tx) error {
+		return func(tx *Tx) error {
+			return errors.Join(tx.Register([]PathRow{{Path: storePath(i, "x"), Hash: testHash}}, nil), after)
+		}
+	}
+	for round := range 3 {
+		first := round * 4
+		calls := 0
+		outcomes := groupOf(t, db, add(first, nil), func(tx *Tx) error {
+			if calls++; calls == 2 {
+				return add(first+1, errNo)(tx)
+			}
+			return add(first+1, nil)(tx)
+		}, add(first+2, errNo), add(first+3, nil))
+		for i, want := range []error{nil, errNo, errNo, nil} {
+			if !errors.Is(outcomes[i], want) {
+				t.Errorf("round %d: outcome %d = %v", round, i, outcomes[i])
+			}
+			if valid, err := db.IsValid(t.Context(), storePath(first+i, "x")); err != nil || valid != (want == nil) {
+				t.Errorf("round %d: path %d: valid %v, %v", round, i, valid, err)
+			}
+		}
+		for range carefulGroups {
+			must(t, db.Write(t.Context(), func(*Tx) error { return nil }))
 		}
 	}
 }
