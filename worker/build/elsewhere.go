@@ -104,7 +104,7 @@ func (a *attempt) awaitMachine(hadSlot bool) error {
 		return err
 	}
 	if hadSlot {
-		a.s.returnSlot(a.j)
+		a.s.giveSlotBack(a.j, "machine")
 	}
 	if err := a.s.standAtGate(a.j); err != nil {
 		return err

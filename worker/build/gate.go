@@ -129,6 +129,11 @@ func (s *Scheduler) standAtGate(j *job) error {
 	j.resume = resume
 	s.lineUpLocked(j, true)
 	s.mu.Unlock()
+	return s.awaitTurn(j, resume, jobAsking, "machine")
+}
+
+// awaitTurn waits for what a job has lined up for in this state. When nobody wants the job any more it says what that waited for.
+func (s *Scheduler) awaitTurn(j *job, resume <-chan struct{}, lined jobState, reason string) error {
 	select {
 	case <-resume:
 		return nil
@@ -136,8 +141,8 @@ func (s *Scheduler) standAtGate(j *job) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		j.resume = nil
-		if j.state == jobAsking {
-			j.setWaiting(jobWaiting, "machine")
+		if j.state == lined {
+			j.setWaiting(jobWaiting, reason)
 		}
 		return context.Cause(j.ctx)
 	}
@@ -156,18 +161,6 @@ func (s *Scheduler) tryTakeSlot(j *job) bool {
 		}
 	}
 	return false
-}
-
-// returnSlot gives a job's slot to others.
-func (s *Scheduler) returnSlot(j *job) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.freeSlotLocked(j)
-	j.setWaiting(jobWaiting, "machine")
-	for _, sub := range j.subs {
-		sub.req.inbox.post(notice{goal: sub.goal, stopped: true})
-	}
-	s.dispatchLocked()
 }
 
 // startsHere notes that a job goes on here, in the slot that it has.

@@ -266,19 +266,7 @@ func (s *Scheduler) giveSlotBack(j *job, reason string) {
 
 // takeSlot waits for a slot again after giveSlotBack, ahead of what its clients have queued since.
 func (s *Scheduler) takeSlot(j *job) error {
-	resume := s.queueForSlot(j)
-	select {
-	case <-resume:
-		return nil
-	case <-j.ctx.Done():
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		j.resume = nil
-		if j.state == jobQueued {
-			j.setWaiting(jobWaiting, "slot")
-		}
-		return context.Cause(j.ctx)
-	}
+	return s.awaitTurn(j, s.queueForSlot(j), jobQueued, "slot")
 }
 
 // addRoot protects a path that nobody could know of before the build, for all who wait for it. Who comes later looks
