@@ -126,9 +126,11 @@ func acceleration() []string {
 // on switches the machine on and waits for its agent.
 func (v *virtual) on(emulator string) {
 	v.t.Helper()
+	// The kernel panics where a timer does not tick for the length of a few loops (no_timer_check): here that means only that
+	// the emulator had to wait for a processor.
 	args := append(acceleration(), "-machine", "q35", "-smp", "2", "-m", "1536", "-nodefaults", "-no-user-config", "-display", "none",
 		"-kernel", filepath.Join(emulator, "kernel"), "-initrd", filepath.Join(emulator, "initrd"),
-		"-append", "console=ttyS0 quiet systemd.show_status=false systemd.getty_auto=false systemd.default_timeout_start_sec=600 random.trust_cpu=1",
+		"-append", "console=ttyS0 quiet no_timer_check systemd.show_status=false systemd.getty_auto=false systemd.default_timeout_start_sec=600 random.trust_cpu=1",
 		"-serial", "file:"+v.console,
 		"-drive", "file="+v.disk+",if=virtio,format=raw,cache=unsafe",
 		"-device", "virtio-serial", "-chardev", "stdio,id=agent,signal=off", "-device", "virtserialport,nr=1,chardev=agent")
