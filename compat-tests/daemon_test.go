@@ -280,6 +280,14 @@ func (s scratch) processes() []int {
 func poll(limit time.Duration, f func() error) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
+	if err := pollUntil(deadline.C, f); err != nil {
+		return fmt.Errorf("not within %v: %w", limit, err)
+	}
+	return nil
+}
+
+// pollUntil calls f until it succeeds, or returns its last error when ended says so.
+func pollUntil[T any](ended <-chan T, f func() error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -288,8 +296,8 @@ func poll(limit time.Duration, f func() error) error {
 			return nil
 		}
 		select {
-		case <-deadline.C:
-			return fmt.Errorf("not within %v: %w", limit, err)
+		case <-ended:
+			return err
 		case <-tick.C:
 		}
 	}

@@ -75,20 +75,10 @@ func workStep(program, dir string) error {
 func pollPatiently(p patience, program, dir string, f func() error) error {
 	done := make(chan struct{})
 	defer close(done)
-	ended := p.end(done, program, dir)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ended:
-			return fmt.Errorf("not within %v, nor while the machine did %d steps: %w", p.least, p.steps, err)
-		case <-tick.C:
-		}
+	if err := pollUntil(p.end(done, program, dir), f); err != nil {
+		return fmt.Errorf("not within %v, nor while the machine did %d steps: %w", p.least, p.steps, err)
 	}
+	return nil
 }
 
 func TestPatience(t *testing.T) {
