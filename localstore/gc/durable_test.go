@@ -60,7 +60,8 @@ func TestRowsAreGoneForGoodBeforeFiles(t *testing.T) {
 	if err != nil || len(res.Paths) != 3001 {
 		t.Errorf("%d deleted: %v", len(res.Paths), err)
 	}
-	if s.syncs == 0 || s.syncs > 3000/2 {
+	// Nobody waits for the database: a transaction has 256 paths at least, but for the first ones and what is left of a batch.
+	if s.syncs == 0 || s.syncs > 40 {
 		t.Errorf("synced %d times", s.syncs)
 	}
 	f.check()

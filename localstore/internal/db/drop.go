@@ -21,6 +21,10 @@ const (
 	minDropPart   = 32
 	maxDropPart   = 256
 
+	// minDrop is how many rows go in a transaction at least while nobody waits, however slow the machine is at the moment:
+	// each transaction costs as much as some tens of rows.
+	minDrop = maxDropPart
+
 	// dropMemory is how long it is remembered that somebody waited.
 	dropMemory = 200 * time.Millisecond
 
@@ -146,9 +150,9 @@ func (w *writer) dropRows(ctx context.Context, ids []int64) (done int, err error
 		return 0, err
 	}
 	begun := time.Now()
-	limit, part := dropTime, dropPart
+	limit, part, least := dropTime, dropPart, minDrop
 	if begun.Sub(d.waited) < dropMemory {
-		limit, part = dropTimeAmong, dropPartAmong
+		limit, part, least = dropTimeAmong, dropPartAmong, 0
 	}
 	for at := begun; done < len(ids); {
 		n := min(d.rowsIn(part), len(ids)-done)
@@ -163,7 +167,7 @@ func (w *writer) dropRows(ctx context.Context, ids []int64) (done int, err error
 			d.waited = now
 			break
 		}
-		if now.Sub(begun) >= limit || ctx.Err() != nil {
+		if done >= least && now.Sub(begun) >= limit || ctx.Err() != nil {
 			break
 		}
 	}
