@@ -80,7 +80,7 @@ func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerol
 	}
 	b := &local{cfg: cfg, supervisor: supervisor, log: log, watch: watch}
 	var err error
-	if b.store, err = localstore.Open(ctx, storeOptions(cfg, log)); err != nil {
+	if b.store, err = localstore.Open(ctx, recoverable(storeOptions(cfg, log), watch)); err != nil {
 		return nil, &unopenedError{error: err}
 	}
 	if b.launcher, err = sandbox.NewLauncher(); err != nil {
@@ -180,6 +180,12 @@ func (b *local) close() error {
 	}
 	errs = append(errs, b.launcher.Close(), b.store.Close())
 	return errors.Join(errs...)
+}
+
+// recoverable has the store say how far its verification is.
+func recoverable(o localstore.Options, watch *observers) localstore.Options {
+	o.Recovering = watch.recovery.note
+	return o
 }
 
 func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {

@@ -40,6 +40,7 @@ type observers struct {
 	fetches     []substitute.Observer
 	collections []gc.Observer
 	connections []ConnectionObserver
+	recovery    recovery
 }
 
 var (

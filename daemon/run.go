@@ -164,14 +164,30 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	open := func(ctx context.Context) (backend, error) {
 		return assemble(ctx, cfg, control.Supervisor(), log, watch, paths(listeners))
 	}
-	b, err := open(ctx)
-	opened()
 	known := func(b backend) {
 		ask(w.Meter, b)
 		seen.over(b)
 	}
+	openCtx, stopOpening := context.WithCancel(ctx)
+	defer stopOpening()
+	first := &attempt{done: make(chan struct{})}
+	go first.open(openCtx, open) // it is waited for here, or by the backend
+	begun := watch.recovery.begun()
+	if control.TakesOver() {
+		begun = nil
+	}
+	var b backend
+	select {
+	case <-first.done:
+		b, err = first.b, first.err
+	case <-begun:
+		b = startRecovering(&reopening{ctx: ctx, open: open, opened: known, log: log, cfg: cfg, tellEvery: tellEvery}, first, &watch.recovery, stopOpening)
+	}
+	opened()
 	var unopened *unopenedError
-	switch {
+	switch r, _ := b.(*reopening); {
+	case r != nil:
+		seen.over(r)
 	case err == nil:
 		known(b)
 	case errors.As(err, &unopened) && !control.TakesOver():
@@ -225,7 +241,7 @@ func (b *local) serve(ctx context.Context, stream io.ReadWriter, peer Peer) erro
 	return worker.Serve(ctx, stream, worker.Options{
 		Store: b.store, Builder: b.builder, Collector: b.collector, Substituter: b.subst, Roots: b.store.NewTempRoots(),
 		RequireSigs: b.cfg.Store.RequireSigs, Keys: b.keys.trustedKeys, NixVersion: NixVersion, Settings: b.cfg.Settings,
-		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Log: b.log,
+		IDs: &b.ids, User: peer.User, Client: peer.Client, Trusted: peer.Trusted, Memory: peer.Memory, Greeted: peer.Greeted, Log: b.log,
 		MakeRoom: b.auto.makeRoom, Observer: peer.Observer, Audit: peer.Audit, JSONLog: jsonLog(b.cfg.Settings.JSONLogPath),
 	})
 }

@@ -72,6 +72,8 @@ type Peer struct {
 	Client uint64
 	// Memory is what its requests share with those of others.
 	Memory wire.Ledger
+	// Greeted is the client if it was greeted while the store was opened; else nil.
+	Greeted *worker.Greeting
 	// Observer is told what the client does, Audit what of that is privileged;
 	// both may be nil.
 	Observer worker.Observer

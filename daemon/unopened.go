@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -19,6 +20,8 @@ type unopenedError struct {
 	error
 	// told is set when the log has the reason already.
 	told bool
+	// answered is set when the client has it already, too.
+	answered bool
 }
 
 // Unwrap gives the reason.
@@ -29,15 +32,20 @@ func answering(serve func(context.Context, io.ReadWriter, Peer) error, cfg *conf
 	return func(ctx context.Context, stream io.ReadWriter, peer Peer) error {
 		err := serve(ctx, stream, peer)
 		var unopened *unopenedError
-		if !errors.As(err, &unopened) || ctx.Err() != nil {
+		if !errors.As(err, &unopened) || unopened.answered || ctx.Err() != nil {
 			return err
 		}
-		info := protocol.ServerInfo{NixVersion: NixVersion, Trust: protocol.NotTrusted}
-		if peer.Trusted {
-			info.Trust = protocol.Trusted
-		}
-		return errors.Join(err, worker.Refuse(stream, storepath.Dir(cfg.Store.StoreDir), info, unopened.error))
+		return errors.Join(err, worker.Refuse(stream, storepath.Dir(cfg.Store.StoreDir), serverInfo(peer), unopened.error))
 	}
+}
+
+// serverInfo is what a client hears of us that has no store to ask.
+func serverInfo(peer Peer) protocol.ServerInfo {
+	info := protocol.ServerInfo{NixVersion: NixVersion, Trust: protocol.NotTrusted}
+	if peer.Trusted {
+		info.Trust = protocol.Trusted
+	}
+	return info
 }
 
 // reopening is a backend whose store could not be opened when the server started. Each connection tries again, as each
@@ -49,6 +57,13 @@ type reopening struct {
 	// opened is told of the backend, once, before anybody is served by it.
 	opened func(backend)
 	log    zerolog.Logger
+
+	// Of a store that is verified when it is opened first; nil and zero for others. See startRecovering.
+	cfg       *config.Config
+	how       *recovery
+	tellEvery time.Duration
+	cancel    context.CancelFunc
+	work      sync.WaitGroup
 
 	mu     sync.Mutex
 	b      backend  // nil until the store is open
@@ -101,8 +116,13 @@ func (r *reopening) get(ctx context.Context) (backend, error) {
 
 // try opens the store.
 func (r *reopening) try(a *attempt) {
-	defer close(a.done)
 	b, err := r.open(r.ctx)
+	r.end(a, b, err)
+}
+
+// end is the end of an attempt.
+func (r *reopening) end(a *attempt, b backend, err error) {
+	defer close(a.done)
 	if err == nil {
 		r.opened(b)
 	}
@@ -112,7 +132,7 @@ func (r *reopening) try(a *attempt) {
 	if err != nil {
 		told := r.reason == err.Error()
 		r.reason = err.Error()
-		a.err = &unopenedError{err, told}
+		a.err = &unopenedError{error: err, told: told}
 		return
 	}
 	a.b, r.b, r.reason = b, b, ""
@@ -127,6 +147,9 @@ func (r *reopening) now() (b backend, reason string) {
 }
 
 func (r *reopening) serve(ctx context.Context, stream io.ReadWriter, peer Peer) error {
+	if a := r.verifying(); a != nil {
+		return r.serveHeld(ctx, a, stream, peer)
+	}
 	b, err := r.get(ctx)
 	if err != nil {
 		return err
@@ -152,11 +175,18 @@ func (r *reopening) building() []string {
 
 // problem is why nobody is served; "" if all are.
 func (r *reopening) problem() string {
+	if r.verifying() != nil {
+		return r.how.text()
+	}
 	_, reason := r.now()
 	return reason
 }
 
 func (r *reopening) close() error {
+	if r.cancel != nil {
+		r.cancel()
+		r.work.Wait()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true

@@ -85,7 +85,7 @@ func TestClientIsToldWhy(t *testing.T) {
 	reason := errors.New("the schema is odd\nDo this.")
 	var told atomic.Bool
 	s := &Server{Policy: everybody, Serve: answering(func(context.Context, io.ReadWriter, Peer) error {
-		return &unopenedError{reason, told.Load()}
+		return &unopenedError{error: reason, told: told.Load()}
 	}, cfg)}
 	var log lockedBuilder
 	socket, stop := start(t, s, zerolog.New(&log).Level(zerolog.InfoLevel))

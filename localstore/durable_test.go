@@ -281,10 +281,29 @@ func TestLongBacklog(t *testing.T) {
 	if _, err := Open(cancelled, o); !errors.Is(err, context.Canceled) {
 		t.Error("was not interrupted:", err)
 	}
+	var mu sync.Mutex
+	var told []uint64
+	o.Recovering = func(done, total uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if total != uint64(len(all)) {
+			t.Errorf("%d of %d paths are done, of %d", done, total, len(all))
+		}
+		told = append(told, done)
+	}
 	s = openWith(t, o)
 	defer s.Close()
 	checkValid(t, s, want...)
 	checkMark(t, s)
+	slices.Sort(told)
+	for i, done := range told {
+		if done != uint64(i) {
+			t.Fatalf("told of %d after %d", done, i)
+		}
+	}
+	if len(told) != len(all)+1 {
+		t.Errorf("told %d times of %d paths", len(told), len(all))
+	}
 }
 
 // TestDamagedLink: what was damaged is not linked to any more.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,6 +77,13 @@ func (s *Store) setMark(ctx context.Context, h *handle, boot string, id int64) e
 // recover verifies all rows beyond the mark, in their order, and moves the mark along.
 func (s *Store) recover(ctx context.Context, h *handle, mark durableMark) error {
 	s.opts.Log(activity.Info, "the machine was restarted: verifying the store paths that were registered shortly before")
+	total, err := h.db.CountBeyond(ctx, mark.ID)
+	if err != nil {
+		return err
+	}
+	var done atomic.Uint64
+	one := func() { now := done.Add(1); s.opts.Recovering(now, max(now, total)) }
+	s.opts.Recovering(0, total)
 	checked, removed, id, saved := 0, 0, mark.ID, time.Now()
 	for {
 		rows, err := h.db.RowsBeyond(ctx, id, checkBatch)
@@ -85,7 +93,7 @@ func (s *Store) recover(ctx context.Context, h *handle, mark durableMark) error 
 		if len(rows) == 0 {
 			break
 		}
-		n, err := s.recoverBatch(ctx, h, rows)
+		n, err := s.recoverBatch(ctx, h, rows, one)
 		if err != nil {
 			return fmt.Errorf("verify what was registered before the restart: %w", err)
 		}
@@ -116,12 +124,13 @@ func (s *Store) checkpoint(ctx context.Context, h *handle, boot string, id int64
 	return s.setMark(ctx, h, boot, id)
 }
 
-// recoverBatch tells how many paths it made invalid.
-func (s *Store) recoverBatch(ctx context.Context, h *handle, rows []db.PathRow) (int, error) {
+// recoverBatch calls one for each path that was looked at, and tells how many paths it made invalid.
+func (s *Store) recoverBatch(ctx context.Context, h *handle, rows []db.PathRow, one func()) (int, error) {
 	var mu sync.Mutex
 	var damaged []db.PathRow
 	err := inParallel(ctx, rows, func(ctx context.Context, row db.PathRow) error {
 		err := s.survived(ctx, h, &row)
+		one()
 		if err == nil {
 			return nil
 		}

@@ -59,6 +59,9 @@ type Options struct {
 	// NarBufferSize is up to how many bytes a dump of unknown path is kept in memory; zero means 32 MiB.
 	NarBufferSize int
 
+	// Recovering, if not nil, is called when what was registered before a restart of the machine begins to be verified, and
+	// for each path that is done, from any goroutine.
+	Recovering func(done, total uint64)
 	// Log receives what the store itself has to say to its administrator; nil drops it.
 	Log func(level activity.Level, text string)
 	// Step, if not nil, is called after each step of a change with the step's name. If it fails the change ends there,
@@ -114,6 +117,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Log == nil {
 		o.Log = func(activity.Level, string) {}
+	}
+	if o.Recovering == nil {
+		o.Recovering = func(_, _ uint64) {}
 	}
 	if o.Step == nil {
 		o.Step = func(string) error { return nil }

@@ -50,6 +50,8 @@ type Options struct {
 	// MakeRoom waits until there is space for what a client is about to add, as
 	// far as its settings want that; nil: nobody makes any.
 	MakeRoom func(ctx context.Context, sess *session.Session) error
+	// Greeted is the client if it was greeted beforehand, by [Greet]; nil if not.
+	Greeted *Greeting
 	// Nested is set when the client is a builder, of whose build Store and
 	// Builder show it no more than it may see; nil for ordinary clients.
 	Nested Nested
@@ -125,13 +127,9 @@ func Serve(ctx context.Context, stream io.ReadWriter, o Options) (err error) {
 // greet logs the client in.
 func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) {
 	forward, _ := o.Store.(Forwarder)
-	in, out, err := protocol.ServerHandshake(wire.NewReader(stream), wire.NewWriter(stream), o.Store.Dir(),
-		offered(o.Nested), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust(ctx, o.Trusted, forward)})
+	in, out, err := login(ctx, stream, &o, forward)
 	if err != nil {
 		return nil, err
-	}
-	if g, ok := stream.(greeter); ok {
-		g.Greeted()
 	}
 	if o.Memory != nil {
 		in.Share(o.Memory)
@@ -150,6 +148,19 @@ func greet(ctx context.Context, stream io.ReadWriter, o Options) (*conn, error) 
 	}
 	c.rest()
 	return c, nil
+}
+
+// login answers the greeting, unless that was done.
+func login(ctx context.Context, stream io.ReadWriter, o *Options, forward Forwarder) (*protocol.Reader, *protocol.Writer, error) {
+	if g := o.Greeted; g != nil {
+		return g.in, g.out, nil
+	}
+	in, out, err := protocol.ServerHandshake(wire.NewReader(stream), wire.NewWriter(stream), o.Store.Dir(),
+		offered(o.Nested), protocol.ServerInfo{NixVersion: o.NixVersion, Trust: trust(ctx, o.Trusted, forward)})
+	if g, ok := stream.(greeter); ok && err == nil {
+		g.Greeted()
+	}
+	return in, out, err
 }
 
 // trust is the client's standing. Who may do everything here may do no more

@@ -47,6 +47,17 @@ func (db *DB) PathOf(ctx context.Context, id int64) (path string, err error) {
 	return path, err
 }
 
+// CountBeyond returns how many rows have numbers larger than id.
+func (db *DB) CountBeyond(ctx context.Context, id int64) (n uint64, err error) {
+	err = db.read(ctx, func(c *conn) error {
+		return c.each(stmtCountRowsBeyond, id, func(s *sqlite.Stmt) error {
+			n = uint64(s.ColumnInt64(0))
+			return nil
+		})
+	})
+	return n, err
+}
+
 // RowsBeyond returns the first rows, at most limit, whose numbers are larger than id, in the order of their numbers.
 // References are left out.
 func (db *DB) RowsBeyond(ctx context.Context, id int64, limit int) (rows []PathRow, err error) {

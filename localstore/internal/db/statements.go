@@ -66,6 +66,7 @@ const (
 	stmtQueryAnyRealisation
 	stmtQuerySchemaVersion
 	stmtListUnknownOwners
+	stmtCountRowsBeyond
 	stmtCount
 )
 
@@ -124,6 +125,7 @@ var statementFiles = [stmtCount]string{
 	stmtQueryAnyRealisation:      "query_any_realisation",
 	stmtQuerySchemaVersion:       "query_schema_version",
 	stmtListUnknownOwners:        "list_unknown_owners",
+	stmtCountRowsBeyond:          "count_rows_beyond",
 }
 
 // sqlText returns the text of a file of the folder sql. The files are part of the program, so a missing one panics.
