@@ -287,6 +287,8 @@ func (a *attempt) send(req *http.Request) (*http.Response, *fault) {
 	got := func(httptrace.GotConnInfo) { a.dog.wait() }
 	if a.t.settings.ConnectTimeout > 0 {
 		a.dog.rest()
+	} else {
+		a.dog.wait()
 	}
 	if a.at.Scheme == "https" && a.t.settings.HTTP2 {
 		probe, first := e.probe(a.at.Host)

@@ -17,10 +17,12 @@ type watchdog struct {
 	stopped bool
 }
 
+// newWatchdog begins with nobody waiting.
 func newWatchdog(limit time.Duration, cancel context.CancelCauseFunc) *watchdog {
 	w := &watchdog{limit: limit, cancel: cancel}
 	if limit > 0 {
-		w.since = time.Now()
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.timer = time.AfterFunc(limit, w.check)
 	}
 	return w
