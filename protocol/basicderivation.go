@@ -16,17 +16,8 @@ type BuildDerivationRequest struct {
 }
 
 // BuildDerivation reads the request. The derivation has the name of its path.
-func (r *Reader) BuildDerivation() (BuildDerivationRequest, error) {
-	var req BuildDerivationRequest
-	var err error
-	if req.DrvPath, err = r.StorePath(); err != nil {
-		return req, err
-	}
-	name, err := derivation.NameFromPath(req.DrvPath)
-	if err != nil {
-		return req, err
-	}
-	if req.Derivation, err = r.BasicDerivation(name); err != nil {
+func (r *Reader) BuildDerivation() (req BuildDerivationRequest, err error) {
+	if req.DrvPath, req.Derivation, err = r.NamedDerivation(); err != nil {
 		return req, err
 	}
 	req.Mode, err = r.BuildMode()
@@ -36,14 +27,39 @@ func (r *Reader) BuildDerivation() (BuildDerivationRequest, error) {
 // BuildDerivation writes the request. It fails, before writing anything, for a
 // derivation that has no textual form.
 func (w *Writer) BuildDerivation(req BuildDerivationRequest) error {
-	outputs, env, err := w.derivationTexts(req.Derivation)
+	write, err := w.NamedDerivation(req.DrvPath, req.Derivation)
 	if err != nil {
 		return err
 	}
-	w.StorePath(req.DrvPath)
-	w.basicDerivation(req.Derivation, outputs, env)
+	write()
 	w.BuildMode(req.Mode)
 	return nil
+}
+
+// NamedDerivation reads a path and the derivation that is to be built under
+// that name, as requests of this and the serve protocol have them.
+func (r *Reader) NamedDerivation() (storepath.Path, *derivation.BasicDerivation, error) {
+	p, err := r.StorePath()
+	if err != nil {
+		return p, nil, err
+	}
+	name, err := derivation.NameFromPath(p)
+	if err != nil {
+		return p, nil, err
+	}
+	d, err := r.BasicDerivation(name)
+	return p, d, err
+}
+
+// NamedDerivation gives what writes what Reader.NamedDerivation reads. The
+// error, which is that the derivation has no textual form, comes before
+// anything is written.
+func (w *Writer) NamedDerivation(p storepath.Path, d *derivation.BasicDerivation) (write func(), err error) {
+	outputs, env, err := w.derivationTexts(d)
+	return func() {
+		w.StorePath(p)
+		w.basicDerivation(d, outputs, env)
+	}, err
 }
 
 // BasicDerivation reads:
@@ -114,16 +130,6 @@ func (r *Reader) environment() ([][2]string, error) {
 		env = append(env, [2]string{name, value})
 	}
 	return env, nil
-}
-
-// BasicDerivation writes what Reader.BasicDerivation reads. It fails, before
-// writing anything, for a derivation that has no textual form.
-func (w *Writer) BasicDerivation(d *derivation.BasicDerivation) error {
-	outputs, env, err := w.derivationTexts(d)
-	if err == nil {
-		w.basicDerivation(d, outputs, env)
-	}
-	return err
 }
 
 // derivationTexts computes what may fail.

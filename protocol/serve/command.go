@@ -238,14 +238,7 @@ type BuildDerivationRequest struct {
 
 // BuildDerivation reads the request. The derivation has the name of its path.
 func (r *Reader) BuildDerivation() (req BuildDerivationRequest, err error) {
-	if req.DrvPath, err = r.StorePath(); err != nil {
-		return req, err
-	}
-	name, err := derivation.NameFromPath(req.DrvPath)
-	if err != nil {
-		return req, err
-	}
-	if req.Derivation, err = r.BasicDerivation(name); err != nil {
+	if req.DrvPath, req.Derivation, err = r.NamedDerivation(); err != nil {
 		return req, err
 	}
 	req.Options, err = r.BuildOptions()
@@ -255,14 +248,12 @@ func (r *Reader) BuildDerivation() (req BuildDerivationRequest, err error) {
 // BuildDerivation writes the command with its request. It fails, before writing
 // anything, for a derivation that has no textual form.
 func (w *Writer) BuildDerivation(req BuildDerivationRequest) error {
-	if _, err := req.Derivation.FullEnv(); err != nil {
+	write, err := w.NamedDerivation(req.DrvPath, req.Derivation)
+	if err != nil {
 		return err
 	}
 	w.Command(BuildDerivation)
-	w.StorePath(req.DrvPath)
-	if err := w.BasicDerivation(req.Derivation); err != nil {
-		return err
-	}
+	write()
 	w.BuildOptions(req.Options)
 	return nil
 }

@@ -236,6 +236,29 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestUnwritable has derivations that no request can hold: nothing of them is
+// sent, and the connection goes on.
+func TestUnwritable(t *testing.T) {
+	long := derivation.Output{Kind: derivation.FixedCA, CA: must(storepath.ParseContentAddress("fixed:sha256:" + strings.Repeat("0", 52)))(t)}
+	var m memory
+	if err := converse(t, &m, Latest, Latest, true, func(c *Conn) {
+		_, err := c.BuildDerivation(BuildDerivationRequest{DrvPath: testPath(t, "x.drv"), Derivation: &derivation.BasicDerivation{
+			Name: "x", Outputs: map[string]derivation.Output{strings.Repeat("o", 300): long},
+		}})
+		if err == nil {
+			t.Error("the output's name is taken")
+		}
+		if _, err := c.ValidPaths(ValidPathsRequest{}); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"valid lock=false substitute=false"}, m.asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+}
+
 // TestServerErrors shows what ends a conversation: the client sees its end, the
 // server's starter why.
 func TestServerErrors(t *testing.T) {
