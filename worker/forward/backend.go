@@ -3,7 +3,6 @@ package forward
 import (
 	"context"
 	"io"
-	"sync"
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
@@ -42,7 +41,7 @@ type Backend struct {
 	// byHash does not offer to key realisations by derivation path: it is for
 	// clients that do not know that key. It is rarely used.
 	byHash *client.Client
-	log    relay
+	log    activity.Relay // its destination is known only after the login
 }
 
 var (
@@ -60,7 +59,6 @@ func New(o Options) *Backend {
 		o.Version = protocol.ClientVersion()
 	}
 	b := &Backend{o: o}
-	b.log.to = activity.Discard{}
 	b.client = b.connect(o.Version)
 	b.byHash = b.connect(protocol.Version{Number: o.Version.Number})
 	return b
@@ -98,7 +96,7 @@ func (b *Backend) Trust(ctx context.Context) protocol.Trust {
 // Follow takes on the settings and the log of our client's connection. The
 // settings are sent with the next request.
 func (b *Backend) Follow(sess *session.Session) {
-	b.log.turn(sess.Log)
+	b.log.Turn(sess.Log)
 	b.configure(sess.Settings)
 }
 
@@ -109,38 +107,4 @@ func (b *Backend) configure(s *settings.Settings) {
 	options := clientOptions(s, b.o.Settings)
 	b.client.SetSettings(options)
 	b.byHash.SetSettings(options)
-}
-
-// relay is a log whose destination is known only after the login.
-type relay struct {
-	mu sync.RWMutex
-	to activity.Sink
-}
-
-func (r *relay) turn(to activity.Sink) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.to = to
-}
-
-func (r *relay) sink() activity.Sink {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.to
-}
-
-// Message passes a message on.
-func (r *relay) Message(level activity.Level, text string) { r.sink().Message(level, text) }
-
-// Start passes the start of an activity on.
-func (r *relay) Start(id activity.ID, level activity.Level, kind activity.Type, text string, fields []activity.Field, parent activity.ID) {
-	r.sink().Start(id, level, kind, text, fields, parent)
-}
-
-// Stop passes the end of an activity on.
-func (r *relay) Stop(id activity.ID) { r.sink().Stop(id) }
-
-// Result passes a result on.
-func (r *relay) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
-	r.sink().Result(id, kind, fields)
 }
