@@ -13,6 +13,7 @@
 //
 // # Connections
 //
-// A connection to a machine outlives the build for a while, for the next one. A machine that cannot be reached is set
+// A connection to a machine outlives the build for a while, for the next one; over ssh:// only the login does, since what
+// builds print there is known to be complete when the session has ended. A machine that cannot be reached is set
 // aside for everybody, for a time that grows while that goes on.
 package remote

@@ -45,6 +45,8 @@ type far struct {
 	whole   []storepath.Path // derivations built by their path
 	opened  int
 	closed  int
+	rested  int
+	late    string // what is printed last arrives late
 	trust   protocol.Trust
 	refuses error // imports
 	result  derivation.BuildResult
@@ -230,7 +232,34 @@ func (w *poolWorld) open(_ context.Context, ref settings.StoreReference, o peer.
 	if m.connect != nil {
 		o.Stderr("ssh is sad")
 	}
+	if m.cfg.Kind == peer.SSH {
+		return restingFar{m}, nil
+	}
 	return m, nil
+}
+
+// restingFar is one whose builds are heard to their end only when the connection rests or ends.
+type restingFar struct{ *far }
+
+func (f restingFar) Rest() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rested++
+	f.sayLate()
+}
+
+func (f restingFar) Close() error {
+	f.mu.Lock()
+	f.sayLate()
+	f.mu.Unlock()
+	return f.far.Close()
+}
+
+func (f *far) sayLate() {
+	if f.late != "" {
+		f.stderr(f.late)
+	}
+	f.late = ""
 }
 
 func (w *poolWorld) add(name, text string, refs ...storepath.Path) storepath.Path {
@@ -536,14 +565,20 @@ func TestPoolPrints(t *testing.T) {
 	a := w.machine("a")
 	a.during = func(context.Context, activity.Sink) error {
 		a.stderr("one")
-		a.stderr("two")
+		a.late = "two"
 		return nil
 	}
-	n := &notes{}
-	if err := w.build(w.drv("x", nil, nil), n); err != nil || n.output.String() != "one\ntwo\n" {
-		t.Errorf("%v: %q", err, n.output.String())
+	// Each build has all that it printed, though the way to the machine stays.
+	for i := range 3 {
+		n := &notes{}
+		if err := w.build(w.drv(fmt.Sprint("x", i), nil, nil), n); err != nil || n.output.String() != "one\ntwo\n" {
+			t.Errorf("%v: %q", err, n.output.String())
+		}
 	}
-	n = &notes{full: 5}
+	if a.opened != 1 || a.rested != 3 {
+		t.Errorf("%d connections that rested %d times", a.opened, a.rested)
+	}
+	n := &notes{full: 5}
 	if err := w.build(w.drv("y", nil, nil), n); err != errFull {
 		t.Errorf("error %v", err)
 	}

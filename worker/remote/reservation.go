@@ -48,9 +48,9 @@ func (r *reservation) Build(ctx context.Context, t build.Task) error {
 	r.link.printTo(t.Output, cancel)
 	theirs := &renumber{to: t.Log, ids: r.b.o.IDs}
 	w := &errand{reservation: r, ctx: ctx, task: t, set: r.need.Settings, theirs: theirs, store: r.link.store}
-	r.link.log.turn(theirs)
+	r.link.log.Turn(theirs)
 	err := w.run()
-	r.link.log.turn(nil)
+	r.link.log.Turn(nil)
 	theirs.end()
 	r.end(err == nil || isRefusal(err) && ctx.Err() == nil)
 	// What is printed may come to an end only with the connection.

@@ -106,53 +106,15 @@ func (s *sites) forgetLocked() {
 type link struct {
 	store peer.Store
 	kind  peer.Kind
-	log   currentLog
+	// log is that of the build that has the connection: what the other side does before it builds, such as substituting
+	// inputs, is told, too. What comes between builds is dropped.
+	log activity.Relay
 
 	mu      sync.Mutex
 	output  io.Writer // receives what the other side's standard error says; nil keeps it
 	kept    strings.Builder
 	outErr  error
 	onError func()
-}
-
-// currentLog is that of the build that has the connection: what the other side does before it builds, such as substituting
-// inputs, is told, too. What comes between builds is dropped.
-type currentLog struct {
-	mu sync.RWMutex
-	to activity.Sink // nil for nobody
-}
-
-var _ activity.Sink = (*currentLog)(nil)
-
-func (c *currentLog) turn(to activity.Sink) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.to = to
-}
-
-func (c *currentLog) sink() activity.Sink {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.to == nil {
-		return activity.Discard{}
-	}
-	return c.to
-}
-
-// Message passes a message on.
-func (c *currentLog) Message(level activity.Level, text string) { c.sink().Message(level, text) }
-
-// Start passes the start of an activity on.
-func (c *currentLog) Start(id activity.ID, level activity.Level, kind activity.Type, text string, fields []activity.Field, parent activity.ID) {
-	c.sink().Start(id, level, kind, text, fields, parent)
-}
-
-// Stop passes the end of an activity on.
-func (c *currentLog) Stop(id activity.ID) { c.sink().Stop(id) }
-
-// Result passes a result on.
-func (c *currentLog) Result(id activity.ID, kind activity.ResultType, fields []activity.Field) {
-	c.sink().Result(id, kind, fields)
 }
 
 // maxKept bounds what is kept of what ssh says while it connects.
@@ -249,7 +211,7 @@ func (s *sites) dial(ctx context.Context, m *Machine, set *settings.Settings) (*
 	l.store, err = s.open(ctx, ref, peer.Options{
 		Defaults: peer.Defaults{Dir: s.b.o.Dir, SocketPath: s.b.o.SocketPath, SystemFeatures: set.SystemFeatures},
 		Log:      &l.log,
-		Stderr:   l.stderr, Verbose: set.Verbosity >= settings.LevelChatty, Features: derivation.AllFeatures(), MaxConnections: 1,
+		Stderr:   l.stderr, Verbose: set.Verbosity >= settings.LevelChatty, Features: derivation.AllFeatures(), MaxConnections: 1, Keep: true,
 	})
 	if err != nil {
 		return nil, err
@@ -281,27 +243,39 @@ func (s *sites) takeIdle(m *Machine) *link {
 }
 
 // giveBack keeps a connection for the next build. What builds have printed arrives at a connection of the serve protocol
-// in its own time, so that the end of the connection must be waited for.
+// in its own time, so that its end must be waited for: upstream's hook, a process for each build, does the same. The way
+// to the machine stays, and the next build needs no login.
 func (s *sites) giveBack(m *Machine, l *link, whole bool) {
-	s.mu.Lock()
-	site := s.siteLocked(m)
-	if l.kind != peer.SSH {
-		l.stopPrinting()
-	}
-	keep := whole && !s.closed && l.kind != peer.SSH && len(site.idle) < mostIdle
-	if keep {
-		site.idle = append(site.idle, l)
-		if site.expiry == nil {
-			site.expiry = time.AfterFunc(idleTime, func() { s.expire(m) })
-		} else {
-			site.expiry.Reset(idleTime)
-		}
-	}
-	s.mu.Unlock()
-	if !keep {
+	rester, rests := l.store.(peer.Rester)
+	switch {
+	case whole && rests:
+		rester.Rest()
+	case rests:
 		l.store.Close()
 		l.stopPrinting()
+		return
 	}
+	l.stopPrinting()
+	if !whole || !s.keep(m, l) {
+		l.store.Close()
+	}
+}
+
+// keep keeps a connection if there is room for it.
+func (s *sites) keep(m *Machine, l *link) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	site := s.siteLocked(m)
+	if s.closed || len(site.idle) >= mostIdle {
+		return false
+	}
+	site.idle = append(site.idle, l)
+	if site.expiry == nil {
+		site.expiry = time.AfterFunc(idleTime, func() { s.expire(m) })
+	} else {
+		site.expiry.Reset(idleTime)
+	}
+	return true
 }
 
 // stopPrinting drops what comes from now on.

@@ -50,6 +50,8 @@ type Config struct {
 	KeyFile   string
 	HostKey   string
 	Compress  bool
+	// Keep keeps the connection to the machine while nothing is open through it; see [Rester]. No parameter says so.
+	Keep bool
 	// RemoteProgram is the command on the other machine.
 	RemoteProgram []string
 	// RemoteStore is the store that it shall open; "" is its own choice.

@@ -33,7 +33,10 @@ type line struct {
 	stream io.ReadWriteCloser
 }
 
-var _ Store = (*served)(nil)
+var (
+	_ Store  = (*served)(nil)
+	_ Rester = (*served)(nil)
+)
 
 func newServed(cfg Config, o Options, dial func(context.Context) (io.ReadWriteCloser, error), master *ssh.Master) *served {
 	return &served{cfg: cfg, o: o, dial: dial, master: master,
@@ -142,6 +145,9 @@ func (s *served) hangUp() {
 		}
 	}
 }
+
+// Rest implements Rester.
+func (s *served) Rest() { s.hangUp() }
 
 // Close implements Store.
 func (s *served) Close() error {

@@ -128,6 +128,17 @@ type Options struct {
 	Env []string
 	// MaxConnections, if larger than 0, is used instead of the parameter.
 	MaxConnections int
+	// Keep has ssh:// stores keep the connection to the machine when they rest; see [Rester].
+	Keep bool
+}
+
+// Rester is a Store whose log, as far as it arrives at Options.Stderr, is known to be complete only when its connections
+// have ended: ssh carries standard output and error side by side, and nothing in the serve protocol marks where in the
+// one an answer in the other belongs.
+type Rester interface {
+	// Rest ends the connections that nobody uses, and returns when everything has arrived that was printed there. With
+	// Options.Keep the next ones cost no login.
+	Rest()
 }
 
 // Unsupported says that a store cannot do something at all.
@@ -148,6 +159,7 @@ func Open(ctx context.Context, ref settings.StoreReference, o Options) (Store, e
 	if o.MaxConnections > 0 {
 		cfg.MaxConnections = o.MaxConnections
 	}
+	cfg.Keep = o.Keep && cfg.Kind == SSH
 	if o.Log == nil {
 		o.Log = activity.Discard{}
 	}
@@ -169,7 +181,7 @@ func Open(ctx context.Context, ref settings.StoreReference, o Options) (Store, e
 func (c *Config) Master(stderr func(string), verbose bool, env []string) (*ssh.Master, error) {
 	return ssh.New(ssh.Options{
 		Authority: c.Authority, KeyFile: c.KeyFile, HostKey: c.HostKey, Compress: c.Compress,
-		Share: c.MaxConnections > 1, Verbose: verbose, Env: env, Log: stderr,
+		Share: c.MaxConnections > 1, Keep: c.Keep, Verbose: verbose, Env: env, Log: stderr,
 	})
 }
 

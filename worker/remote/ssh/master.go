@@ -25,6 +25,9 @@ type Options struct {
 	Compress bool
 	// Share lets all commands use one connection.
 	Share bool
+	// Keep is Share for commands that come one after the other: there need be no new connection for each. It is given
+	// up where the name of the connection's socket would be too long, and errors do not tell it.
+	Keep bool
 	// Verbose has ssh tell what it does.
 	Verbose bool
 	// Env is the environment of ssh, whose NIX_SSHOPTS are more options for
@@ -56,8 +59,9 @@ func New(o Options) (*Master, error) {
 		o.Env = os.Environ()
 	}
 	m := &Master{o: o}
-	o.Share = o.Share && !m.direct()
-	m.o.Share = o.Share
+	if m.direct() {
+		m.o.Share, m.o.Keep = false, false
+	}
 	if err := m.prepare(); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -79,10 +83,11 @@ func (m *Master) prepare() error {
 	if m.direct() {
 		return nil
 	}
-	if m.o.Share || key != "" {
+	if m.sharing() || key != "" {
 		if m.tempDir, err = os.MkdirTemp("", "nix"); err != nil { // mode 0700
 			return err
 		}
+		m.o.Keep = m.o.Keep && len(m.socket()) <= maxSocketName
 	}
 	m.options = append(m.options, words...)
 	if m.o.KeyFile != "" {
@@ -106,6 +111,16 @@ func (m *Master) prepare() error {
 	m.options = append(m.options, "-oPermitLocalCommand=yes", "-oLocalCommand=echo "+started)
 	return nil
 }
+
+// maxSocketName is how long the name of a socket may be: 104 bytes on macOS, of which ssh takes 17 for a temporary name,
+// and an end.
+const maxSocketName = 104 - 17 - 1
+
+// sharing tells whether commands go through a connection that is there before them.
+func (m *Master) sharing() bool { return m.o.Share || m.o.Keep }
+
+// socket is where the shared connection is found.
+func (m *Master) socket() string { return filepath.Join(m.tempDir, "ssh.sock") }
 
 // started is what ssh prints first, see prepare.
 const started = "started"
@@ -185,7 +200,7 @@ func (m *Master) Start(ctx context.Context, command []string) (*Conn, error) {
 	// Through a shared connection nothing is printed, unless it has gone away
 	// and ssh has made one of its own.
 	c.mayBegin = socket != ""
-	if !m.o.Share && !m.checkShared(ctx) {
+	if !m.sharing() && !m.checkShared(ctx) {
 		if err := c.awaitStarted(ctx); err != nil {
 			c.Close()
 			return nil, m.startError(ctx, "connection", err)

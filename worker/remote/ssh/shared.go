@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
 // share gives the socket of the shared connection, after opening that if it is
 // not there, or "" if none is to be used.
 func (m *Master) share(ctx context.Context) (socket string, err error) {
-	if !m.o.Share {
+	if !m.sharing() {
 		return "", nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	socket = filepath.Join(m.tempDir, "ssh.sock")
+	socket = m.socket()
 	if m.shared != nil && !m.shared.ended() {
 		return socket, nil
 	}
@@ -45,16 +44,24 @@ func (m *Master) openShared(ctx context.Context, socket string) error {
 	p, err := startProcess(cmd, m.o.Log)
 	if err != nil {
 		stdout.Close()
-		return fmt.Errorf("failed to start SSH master connection to '%s': %w", m.o.Authority.Host, execError("ssh", err))
+		return fmt.Errorf("failed to start SSH %s to '%s': %w", m.shareWord(), m.o.Authority.Host, execError("ssh", err))
 	}
 	m.shared, m.stdout = p, stdout
 	w.Close() // before waiting for the end of the stream
 	c := Conn{in: stdout, out: stdout, process: p}
 	if err := c.awaitStarted(ctx); err != nil {
 		m.endShared()
-		return m.startError(ctx, "master connection", err)
+		return m.startError(ctx, m.shareWord(), err)
 	}
 	return nil
+}
+
+// shareWord is what errors call the shared connection.
+func (m *Master) shareWord() string {
+	if m.o.Share {
+		return "master connection"
+	}
+	return "connection"
 }
 
 // endShared ends the process that holds the connection, if there is one.

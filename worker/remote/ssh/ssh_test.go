@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -201,6 +202,55 @@ func TestShared(t *testing.T) {
 	}
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("directory is still there: %v", err)
+	}
+}
+
+// TestKept has one command after the other over one connection; what goes wrong is told as if each had its own.
+func TestKept(t *testing.T) {
+	env, calls := fake(t)
+	m := open(t, Options{Keep: true, Env: env}, "example.org")
+	for range 3 {
+		c, err := m.Start(t.Context(), []string{"cat"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		echo(t, c)
+		c.Close()
+	}
+	logins, commands := 0, 0
+	for _, call := range calls() {
+		line := strings.Join(call, " ")
+		logins += strings.Count(line, " -N ")
+		commands += strings.Count(line, " -S "+m.tempDir+"/ssh.sock -- cat ")
+	}
+	if logins != 1 || commands != 3 {
+		t.Errorf("%d logins, %d commands: %q", logins, commands, calls())
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	env, _ = fake(t, "FAKE_SAYS=no")
+	m = open(t, Options{Keep: true, Env: env}, "example.org")
+	if _, err := m.Start(t.Context(), []string{"cat"}); err == nil || err.Error() != "failed to start SSH connection to 'example.org'" {
+		t.Errorf("error %v", err)
+	}
+	long := t.TempDir() + "/" + strings.Repeat("x", maxSocketName)
+	if err := os.Mkdir(long, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", long)
+	env, calls = fake(t)
+	m = open(t, Options{Keep: true, Env: env}, "example.org")
+	c, err := m.Start(t.Context(), []string{"cat"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, c)
+	c.Close()
+	for _, call := range calls() {
+		if slices.Contains(call, "-S") {
+			t.Errorf("called with a socket whose name is too long: %q", call)
+		}
 	}
 }
 
