@@ -13,6 +13,7 @@ import (
 	"nixdaemon/daemon/config"
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/worker"
 	"nixdaemon/worker/remote"
 	"nixdaemon/worker/settings"
 )
@@ -83,24 +84,51 @@ func answerHook(ctx context.Context, hook *remote.Hook, verbosity settings.Verbo
 		}
 		return err
 	}
-	if cfg.Store.Kind == config.StoreRemote {
-		return errors.New("a build hook needs a store of this machine")
-	}
-	store, err := localstore.Open(ctx, storeOptions(cfg, zerolog.Nop()))
+	store, err := openBuilt(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	roots := store.NewTempRoots()
-	defer func() { err = errors.Join(err, roots.Close()) }()
+	defer func() { err = errors.Join(err, store.close()) }()
+	defer func() { err = errors.Join(err, store.roots.Close()) }()
 	self, err := programPath()
 	if err != nil {
 		return err
 	}
-	b := remote.New(remote.Options{
-		Store: store, Dir: store.Dir(), StateDir: store.StateDir(), SocketPath: cfg.SocketPath,
-		Self: self, IDs: new(activity.IDs), Log: zerolog.Nop(),
-	})
+	o := store.options
+	o.SocketPath, o.Self, o.IDs, o.Log = cfg.SocketPath, self, new(activity.IDs), zerolog.Nop()
+	b := remote.New(o)
 	defer func() { err = errors.Join(err, b.Close()) }()
-	return hook.Answer(ctx, b, cfg.Settings, cfg.Store.SystemFeatures, roots)
+	return hook.Answer(ctx, b, cfg.Settings, cfg.Store.SystemFeatures, store.roots)
+}
+
+// built is the store of a daemon whose build hook we are.
+type built struct {
+	options remote.Options   // as far as they are about the store
+	roots   worker.TempRoots // of a store that is away they close it
+	close   func() error
+}
+
+// openBuilt opens that store: one of this machine, or one that is away.
+func openBuilt(ctx context.Context, cfg *config.Config) (built, error) {
+	if cfg.Store.Kind != config.StoreRemote {
+		store, err := localstore.Open(ctx, storeOptions(cfg, zerolog.Nop()))
+		if err != nil {
+			return built{}, err
+		}
+		o := remote.Options{Store: store, Dir: store.Dir(), StateDir: store.StateDir()}
+		return built{o, store.NewTempRoots(), store.Close}, nil
+	}
+	if !isAway(cfg.Store.Reference.Scheme) {
+		return built{}, fmt.Errorf("a build hook has nothing to do for store '%s': the daemon there builds", cfg.Store.Reference)
+	}
+	b, err := newAway(cfg, zerolog.Nop(), new(observers))
+	if err != nil {
+		return built{}, err
+	}
+	store, _, _, done, err := b.connect(ctx, nil)
+	if err != nil {
+		return built{}, errors.Join(err, b.close())
+	}
+	o := remote.Options{Store: store, StoreURI: store.URI(), Dir: store.Dir(), StateDir: cfg.StateDir}
+	return built{o, store.Roots(), func() error { return errors.Join(done(), b.close()) }}, nil
 }
