@@ -58,8 +58,8 @@ func TestOwnSocket(t *testing.T) {
 }
 
 func TestOtherRemoteStores(t *testing.T) {
-	_, err := assemble(t.Context(), remoteConfig(t, "local-overlay://", ""), 0, zerolog.Nop(), new(observers), nil)
-	if err == nil || err.Error() != "cannot serve store 'local-overlay://': only local stores and those of other daemons can be served" {
+	_, err := assemble(t.Context(), remoteConfig(t, "unheard-of://", ""), 0, zerolog.Nop(), new(observers), nil)
+	if err == nil || err.Error() != "cannot serve store 'unheard-of://': only local stores and those of other daemons can be served" {
 		t.Errorf("got %v", err)
 	}
 }

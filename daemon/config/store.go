@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -16,9 +17,8 @@ type StoreKind uint8
 
 // The kinds of store.
 const (
-	StoreLocal   StoreKind = iota // directories of this host
-	StoreOverlay                  // the same, on an overlay file system (local-overlay://)
-	StoreRemote                   // anything else; Reference.Scheme tells
+	StoreLocal  StoreKind = iota // directories of this host
+	StoreRemote                  // anything else; Reference.Scheme tells
 )
 
 // StoreConfig is the store to serve.
@@ -50,8 +50,8 @@ type StoreConfig struct {
 	SystemFeatures    []string
 }
 
-// remoteSchemes are the other kinds that upstream knows. Release 2.34.8 does not ask for the experimental features of
-// mounted-ssh-ng and local-overlay, though its manual says so.
+// remoteSchemes are the other kinds that upstream knows, but for local-overlay. Release 2.34.8 does not ask for the
+// experimental feature of mounted-ssh-ng, though its manual says so.
 var remoteSchemes = []string{"dummy", "file", "http", "https", "mounted-ssh-ng", "s3", "ssh", "ssh-ng"}
 
 // resolveStore makes sense of the setting `store`.
@@ -108,9 +108,9 @@ func (r *storeResolver) byKind(ref settings.StoreReference) error {
 	}
 	switch ref.Scheme {
 	case "local":
-		return r.local(StoreLocal, location)
+		return r.local(location)
 	case "local-overlay":
-		return r.local(StoreOverlay, location)
+		return fmt.Errorf("cannot open store '%s': %w", ref, errOverlay)
 	case "unix":
 		return r.socket(location)
 	}
@@ -145,9 +145,9 @@ func (r *storeResolver) auto() error {
 		if !fs.Exists(root) {
 			r.warn(fmt.Sprintf("%s does not exist, so Nix will use %s as a chroot store", stateDir, settings.QuotePath(root)))
 		}
-		return r.local(StoreLocal, root)
+		return r.local(root)
 	}
-	return r.local(StoreLocal, "")
+	return r.local("")
 }
 
 func (r *storeResolver) socket(location string) (err error) {
@@ -175,10 +175,14 @@ func (r *storeResolver) common() error {
 	return r.err
 }
 
+// errOverlay: what is valid in the lower store alone would be invalid in a plain local store, and a deletion there would
+// leave whiteouts that hide it for good.
+var errOverlay = errors.New("stores on an overlay file system (local-overlay) are not supported")
+
 // local reads the parameters of a store on this host; location is a root directory.
-func (r *storeResolver) local(kind StoreKind, location string) error {
+func (r *storeResolver) local(location string) error {
 	s := &r.store
-	s.Kind = kind
+	s.Kind = StoreLocal
 	if root, ok := r.take("root"); ok {
 		location = root
 	}
@@ -211,10 +215,7 @@ func (r *storeResolver) local(kind StoreKind, location string) error {
 
 func (r *storeResolver) warnUnknownParams() {
 	for _, p := range r.store.Reference.Params {
-		_, left := r.params[p.Name]
-		isOverlay := r.store.Kind == StoreOverlay && (p.Name == "lower-store" || p.Name == "upper-layer" ||
-			p.Name == "check-mount" || p.Name == "remount-hook")
-		if left && !isOverlay {
+		if _, left := r.params[p.Name]; left {
 			r.warn((&settings.UnknownSettingError{Name: p.Name}).Error())
 		}
 	}
