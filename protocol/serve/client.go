@@ -45,8 +45,9 @@ func (c *Conn) Version() Version { return c.in.Version }
 // Features are what replies may say.
 func (c *Conn) Features(f derivation.Features) { c.in.Features = f }
 
-// ErrDisconnected says that a server hung up when it owed an answer; why, it
-// has told on its standard error. The text is that of upstream's end of file.
+// ErrDisconnected says that the other end hung up within a request or before
+// its answer; a server has told why on its standard error. The text is that of
+// upstream's end of file.
 var ErrDisconnected = errors.New("unexpected end-of-file")
 
 // lost gives the end of a stream a name.

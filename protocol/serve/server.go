@@ -67,7 +67,7 @@ var (
 )
 
 // Serve answers a client until it hangs up between requests, or until
-// something fails.
+// something fails: with ErrDisconnected if it hangs up within one.
 func Serve(ctx context.Context, stream io.ReadWriter, h Handler, o Options) error {
 	if o.Version == 0 {
 		o.Version = Latest
@@ -91,7 +91,7 @@ func Serve(ctx context.Context, stream io.ReadWriter, h Handler, o Options) erro
 			err = out.Flush()
 		}
 		if err != nil {
-			return err
+			return lost(err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package serving
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 
@@ -126,7 +127,12 @@ func (h *handler) PathInfo(ctx context.Context, p storepath.Path) (*pathinfo.Inf
 
 // Dump implements serve.Handler.
 func (h *handler) Dump(ctx context.Context, p storepath.Path, w io.Writer) error {
-	return h.o.Store.Dump(ctx, p, w)
+	err := h.o.Store.Dump(ctx, p, w)
+	// Stores of this machine have other words for it (libstore/local-fs-store.cc, requireStoreObjectAccessor).
+	if invalid, ok := errors.AsType[*localstore.NotValidError](err); ok && h.forward == nil {
+		return fmt.Errorf("path '%s' is not a valid store path", invalid.Path)
+	}
+	return err
 }
 
 // unchecked adds without asking for signatures: who may write here could as
