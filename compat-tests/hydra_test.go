@@ -190,7 +190,7 @@ type hydra struct {
 // the server did.
 func talkAsHydra(t *testing.T, s scratch, p program, minor int, all []hydraJobs) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.path, "--serve", "--write")
 	cmd.Env = s.daemonEnv(p)
