@@ -32,8 +32,8 @@ func noBucket() error {
 	return nil
 }
 
-// newBucket starts the server, until the test ends.
-func newBucket(t testing.TB) *bucket {
+// newBucket starts the server, which takes what is signed for a region, until the test ends.
+func newBucket(t testing.TB, region string) *bucket {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,7 +58,7 @@ func newBucket(t testing.TB) *bucket {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(os.Getenv("NIXDAEMON_S3_SERVER"), "--access", bucketKey, "--secret", bucketSecret, "--port", b.address, "--quiet",
+	cmd := exec.Command(os.Getenv("NIXDAEMON_S3_SERVER"), "--access", bucketKey, "--secret", bucketSecret, "--port", b.address, "--region", region, "--quiet",
 		"--keep-alive", "posix", "--sidecar", side, "--disableotmp", top)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log

@@ -51,7 +51,11 @@ func compareScript(t *testing.T, c client, file string) {
 		if err := noBucket(); err != nil {
 			t.Skip(err)
 		}
-		bucket = newBucket(t)
+		region := "us-east-1"
+		if strings.Contains(filepath.Base(file), "region") {
+			region = "eu-west-1"
+		}
+		bucket = newBucket(t, region)
 	}
 	if strings.HasPrefix(filepath.Base(file), "policy-") {
 		if err := otherUsers(); err != nil {

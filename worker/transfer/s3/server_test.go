@@ -34,6 +34,7 @@ const (
 
 // world is a server with a bucket, and an engine.
 type world struct {
+	region   string
 	endpoint string
 	dir      string // the bucket's files
 	engine   *transfer.Engine
@@ -43,6 +44,11 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldIn(t, "us-east-1")
+}
+
+func newWorldIn(t *testing.T, region string) *world {
+	t.Helper()
 	binary := serverBinary(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +57,7 @@ func newWorld(t *testing.T) *world {
 	address := listener.Addr().String()
 	listener.Close()
 	top, side := t.TempDir(), t.TempDir()
-	cmd := exec.Command(binary, "--access", accessKey, "--secret", secretKey, "--port", address, "--quiet", "--keep-alive", "posix",
+	cmd := exec.Command(binary, "--access", accessKey, "--secret", secretKey, "--port", address, "--region", region, "--quiet", "--keep-alive", "posix",
 		"--sidecar", side, "--disableotmp", top)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -65,7 +71,7 @@ func newWorld(t *testing.T) *world {
 			t.Logf("S3 server:\n%s", log.String())
 		}
 	})
-	w := &world{endpoint: "http://" + address, dir: filepath.Join(top, "cache"), engine: transfer.New(transfer.Options{}),
+	w := &world{region: region, endpoint: "http://" + address, dir: filepath.Join(top, "cache"), engine: transfer.New(transfer.Options{}),
 		set: transfer.Settings{Attempts: 100, RetryDelay: 20 * time.Millisecond, MaxRetryDelay: 20 * time.Millisecond,
 			Connections: 25}, keys: Keys{AccessKeyID: accessKey, SecretAccessKey: secretKey}}
 	t.Cleanup(w.engine.Close)
@@ -78,7 +84,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) api(t *testing.T, method, path, query, body string) string {
 	t.Helper()
 	r := &transfer.Request{Method: method, URL: w.endpoint + path + "?" + query,
-		Sign: func(r *http.Request) error { return w.keys.Sign("us-east-1", r) }}
+		Sign: func(r *http.Request) error { return w.keys.Sign(w.region, r) }}
 	if method == http.MethodPut {
 		r.Body = text(body)
 	}

@@ -144,6 +144,25 @@ func TestProfile(t *testing.T) {
 	}
 }
 
+// Each server takes what is signed for its own region alone.
+func TestRegions(t *testing.T) {
+	noAWS(t)
+	for _, region := range []string{"us-east-1", "eu-west-1"} {
+		w := newWorldIn(t, region)
+		for _, asked := range []string{"", "us-east-1", "eu-west-1"} {
+			params := w.params()
+			if asked != "" {
+				params["region"] = asked
+			}
+			s := w.store(t, "s3://cache", params, withKeys())
+			err := s.Put(t.Context(), "x", text("x"), "", "", w.call())
+			if right := asked == region || asked == "" && region == "us-east-1"; right != (err == nil) {
+				t.Errorf("region %s, asked for %q: %v", region, asked, err)
+			}
+		}
+	}
+}
+
 func TestSizes(t *testing.T) {
 	for n, want := range map[int64]string{5 << 20: "5.0 MiB", 5 << 30: "5.0 GiB", 1000: "1.0 KiB", 1 << 50: "1.0 PiB"} {
 		if got := renderSize(n); got != want {
