@@ -106,6 +106,32 @@ func TestStopWithClient(t *testing.T) {
 	})
 }
 
+// TestStopWhatIsLeft ends the main process while a client builds, and then asks the server for its end, once, as systemd
+// does with whatever is left when the machine goes down: nothing may keep it waiting.
+func TestStopWhatIsLeft(t *testing.T) {
+	forEachClient(t, func(t *testing.T, s scratch, c client) {
+		d := startDaemon(t, s, shared.daemon, daemonOptions{})
+		cmd, begun, proceed := s.startWaiting(t, c, "left")
+		begun()
+		servers := childrenOf(d.cmd.Process.Pid)
+		if err := d.stop(); err != nil {
+			t.Error(err)
+		}
+		for _, pid := range servers {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Errorf("end server %d: %v", pid, err)
+			}
+		}
+		if err := s.awaitQuiet(); err != nil {
+			t.Error(err)
+		}
+		proceed()
+		if err := cmd.Wait(); err == nil {
+			t.Error("the client has not noticed")
+		}
+	})
+}
+
 // TestReload replaces the server, and the program, under a client that builds, on demand of somebody impatient.
 func TestReload(t *testing.T) {
 	forEachClient(t, func(t *testing.T, s scratch, c client) {

@@ -118,7 +118,9 @@ func descriptor(l net.Listener) (int, error) {
 }
 
 // obey carries out what the supervisor orders, and signals that were sent to
-// the server itself: the first to drain, the second to end.
+// the server itself: the first to drain, the second to end. A server whose supervisor has left drains already, so it ends
+// at the first: that is how systemd asks whatever is left for its end when the machine goes down, and it waits a minute
+// and a half for who does not comply (systemd-shutdown, DefaultTimeoutStopSec=).
 func obey(ctx context.Context, control *supervisor.Control, signals <-chan os.Signal, s *Server, drain func(), cancel context.CancelFunc) (stop func()) {
 	ctx, done := context.WithCancel(ctx)
 	finished := make(chan struct{}, 2)
@@ -140,7 +142,7 @@ func obey(ctx context.Context, control *supervisor.Control, signals <-chan os.Si
 				if sig == syscall.SIGHUP {
 					continue // the supervisor's affair
 				}
-				if drain(); told > 0 {
+				if drain(); told > 0 || control.Orphaned() {
 					cancel()
 				}
 				told++

@@ -150,6 +150,9 @@ func (c *Control) Supervisor() int {
 	return 0
 }
 
+// Orphaned tells whether there was a supervisor, which has gone.
+func (c *Control) Orphaned() bool { return c != nil && c.conn != nil && c.Supervisor() == 0 }
+
 // TakesOver tells whether another server goes on if this one ends before it is ready.
 func (c *Control) TakesOver() bool { return c != nil && c.next }
 
