@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -163,7 +164,7 @@ func TestAttributes(t *testing.T) {
 		{"32-bit", func(s *sandbox.Spec) { s.Personality.Linux32 = true }, "cat /proc/self/personality", "00040008\n"},
 		{"2.6", func(s *sandbox.Spec) { s.Personality.UNAME26 = true }, "uname -r | cut -c1-4", "2.6.\n"},
 		// 32 to 34 are the C library's own, which programs that start tests, such as make, leave ignored.
-		{"signals", func(*sandbox.Spec) {}, "grep -E 'Sig(Blk|Ign)' /proc/self/status | sed 's/0000000[0-3][08]0000000$/0000000000000000/'",
+		{"signals", func(*sandbox.Spec) { heedSignals() }, "grep -E 'Sig(Blk|Ign)' /proc/self/status | sed 's/0000000[0-3][08]0000000$/0000000000000000/'",
 			"SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"},
 		{"session", func(*sandbox.Spec) {}, `set -- $(cat /proc/$$/stat); [ $1 = $5 ] && [ $1 = $6 ] && echo $7`, "0\n"},
 	}
@@ -175,6 +176,17 @@ func TestAttributes(t *testing.T) {
 				t.Errorf("got %q, want %q", out, tt.want)
 			}
 		})
+	}
+}
+
+// heedSignals ends the ignoring of signals that nohup, or a shell that runs the tests in the background, has us begin with:
+// the daemon does so, too. For the tests nothing else changes.
+func heedSignals() {
+	dropped := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(dropped, sig)
+		}
 	}
 }
 

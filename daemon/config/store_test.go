@@ -73,15 +73,14 @@ func TestStoreParameters(t *testing.T) {
 }
 
 var badStores = map[string]string{
-	"foo://x": "don't know how to open Nix store with scheme 'foo'",
-	"local-overlay://?lower-store=/l&root=/r": "cannot open store 'local-overlay://?lower-store=/l&root=/r': stores on an overlay file system (local-overlay) are not supported",
-	"local?require-sigs=3":                    "Boolean setting 'require-sigs' has invalid value '3'",
-	"local?root=r":                            `not an absolute path: "r"`,
-	"local://r":                               `not an absolute path: "r"`,
-	"local?store=":                            "setting 'store' is a path and paths cannot be empty",
-	"local?state=":                            "setting 'state' is a path and paths cannot be empty",
-	"local?priority=x":                        "setting 'priority' has invalid value 'x'",
-	"local?read-only=true":                    "experimental Nix feature 'read-only-local-store' is disabled; add '--extra-experimental-features read-only-local-store' to enable it",
+	"foo://x":              "don't know how to open Nix store with scheme 'foo'",
+	"local?require-sigs=3": "Boolean setting 'require-sigs' has invalid value '3'",
+	"local?root=r":         `not an absolute path: "r"`,
+	"local://r":            `not an absolute path: "r"`,
+	"local?store=":         "setting 'store' is a path and paths cannot be empty",
+	"local?state=":         "setting 'state' is a path and paths cannot be empty",
+	"local?priority=x":     "setting 'priority' has invalid value 'x'",
+	"local?read-only=true": "experimental Nix feature 'read-only-local-store' is disabled; add '--extra-experimental-features read-only-local-store' to enable it",
 }
 
 func TestStoreErrors(t *testing.T) {
@@ -89,6 +88,15 @@ func TestStoreErrors(t *testing.T) {
 		if _, err := Load(machine{args: []string{"--store", uri}}.input()); err == nil || err.Error() != want {
 			t.Errorf("%s: %v\nwant %s", uri, err, want)
 		}
+	}
+}
+
+// TestOverlayIsRefused has no upstream beside it, which would open it: as a plain store it would lose the lower one's paths.
+func TestOverlayIsRefused(t *testing.T) {
+	const uri = "local-overlay://?lower-store=/l&root=/r"
+	want := "cannot open store '" + uri + "': stores on an overlay file system (local-overlay) are not supported"
+	if _, err := Load(machine{args: []string{"--store", uri}}.input()); err == nil || err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
 	}
 }
 
