@@ -64,8 +64,8 @@ func telling(c *supervisor.Control, s *Server, b backend) (stop func()) {
 	var told string
 	return every(statusEvery, func() {
 		text := statusText(b.building(), s.Connections(), s.Busy())
-		if reason := problem(b); reason != "" {
-			text = "Cannot open the store: " + reason
+		if problem := problem(b); problem != "" {
+			text = strings.ToUpper(problem[:1]) + problem[1:]
 		}
 		if text != told {
 			told = text

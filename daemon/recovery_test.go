@@ -92,7 +92,7 @@ func TestRecovering(t *testing.T) {
 			if err := <-answer; err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("the client sees %v", err)
 			}
-			if test.err != nil && (r.problem() != test.want || strings.Count(log.String(), "tried again for each") != 1) {
+			if test.err != nil && (r.problem() != "cannot open the store: "+test.want || strings.Count(log.String(), "tried again for each") != 1) {
 				t.Errorf("problem %q, log %s", r.problem(), log.String())
 			}
 			if err := errors.Join(stop(), r.close()); err != nil {

@@ -178,8 +178,10 @@ func (r *reopening) problem() string {
 	if r.verifying() != nil {
 		return r.how.text()
 	}
-	_, reason := r.now()
-	return reason
+	if _, reason := r.now(); reason != "" {
+		return "cannot open the store: " + reason
+	}
+	return ""
 }
 
 func (r *reopening) close() error {

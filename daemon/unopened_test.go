@@ -50,7 +50,7 @@ func TestReopening(t *testing.T) {
 		why = want.why
 		_, err := r.get(t.Context())
 		var unopened *unopenedError
-		if !errors.As(err, &unopened) || unopened.told != want.told || err.Error() != want.why.Error() || r.problem() != want.why.Error() {
+		if !errors.As(err, &unopened) || unopened.told != want.told || err.Error() != want.why.Error() || r.problem() != "cannot open the store: "+want.why.Error() {
 			t.Errorf("%d: %v, problem %q", i, err, r.problem())
 		}
 		if r.building() != nil {

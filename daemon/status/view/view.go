@@ -74,7 +74,7 @@ func (p *painter) head() {
 		}
 		sec.add(p.paint(bold, p.cut(left)))
 		if s.Problem != "" {
-			sec.add(p.paint(red, p.cut("  cannot open the store: "+clean(s.Problem))))
+			sec.add(p.paint(red, p.cut("  "+clean(s.Problem))))
 		}
 	}
 	if len(p.s.Servers) == 0 {
