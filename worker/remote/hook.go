@@ -20,6 +20,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
 	"nixdaemon/worker/build"
+	"nixdaemon/worker/remote/ssh"
 	"nixdaemon/worker/settings"
 )
 
@@ -33,6 +34,9 @@ const (
 // maxHookLine bounds a line of a hook.
 const maxHookLine = 1 << 20
 
+// maxGrace bounds the milliseconds that a hook may take to end: somebody waits.
+const maxGrace = 60_000
+
 // hook is one process of a build hook's.
 type hook struct {
 	cmd   *exec.Cmd
@@ -43,11 +47,15 @@ type hook struct {
 	lines  *bufio.Reader
 	output *os.File // what builders print
 
+	// grace is how long it may take to end after SIGTERM, before SIGKILL. Without, there is no SIGTERM.
+	grace time.Duration
+
 	once   sync.Once
 	status error
 
 	mu     sync.Mutex
 	killed bool
+	last   *time.Timer // sends SIGKILL
 }
 
 // startHook starts the program of the setting build-hook and tells it the settings.
@@ -60,6 +68,7 @@ func startHook(set *settings.Settings) (*hook, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.grace = time.Duration(min(set.BuildHookKillTimeout, maxGrace)) * time.Millisecond
 	for name, value := range set.All() {
 		h.in.Uint64(1)
 		h.in.String(name)
@@ -204,12 +213,25 @@ func (h *hook) lastWords() string {
 	return strings.TrimRight(string(text), " \t\n\r")
 }
 
-// terminate kills the hook's process group.
+// terminate asks the hook's process group to end, and makes it if it does not (the setting build-hook-kill-timeout).
 func (h *hook) terminate() {
+	if h.grace == 0 {
+		h.signal(unix.SIGKILL)
+		return
+	}
+	h.signal(unix.SIGTERM)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.last == nil && !h.killed {
+		h.last = time.AfterFunc(h.grace, func() { h.signal(unix.SIGKILL) })
+	}
+}
+
+func (h *hook) signal(s unix.Signal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.killed {
-		unix.Kill(-h.cmd.Process.Pid, unix.SIGKILL)
+		unix.Kill(-h.cmd.Process.Pid, s)
 	}
 }
 
@@ -224,9 +246,15 @@ func (h *hook) kill() error {
 	h.once.Do(func() {
 		h.stdin.Close()
 		h.terminate()
+		// Where its end cannot be seen before its number is free again it is given no time.
+		ssh.AwaitEnd(h.cmd.Process.Pid)
+		h.signal(unix.SIGKILL) // what it has left behind
 		// The number may be another's once it has been waited for.
 		h.mu.Lock()
 		h.killed = true
+		if h.last != nil {
+			h.last.Stop()
+		}
 		h.mu.Unlock()
 		h.status = h.cmd.Wait()
 		closeAll([]*os.File{h.said, h.output})

@@ -350,6 +350,35 @@ func TestHookEnds(t *testing.T) {
 	})
 }
 
+// TestHookGrace gives a hook the time of build-hook-kill-timeout to clean up, and no more.
+func TestHookGrace(t *testing.T) {
+	for _, test := range []struct {
+		name, asked string // what it does when asked to end
+		timeout     uint64
+		cleaned     bool
+	}{
+		{"cleans up", "echo done > $DIR/cleaned; exit", 60_000, true},
+		{"deaf", "", 1, false},
+		{"no time", "echo done > $DIR/cleaned; exit", 0, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newHookWorld(t, "exec 2>&1; trap '"+test.asked+"' TERM; echo $$ > $DIR/pid; dd bs=1 count=8 of=/dev/null 2>/dev/null; "+
+				"echo '# accept'; echo machine; while :; do sleep 1000 & wait; done")
+			w.set.BuildHookKillTimeout = test.timeout
+			_, machine, err := w.machines().Ask(t.Context(), w.need(&notes{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			machine.Cancel()
+			if _, err := os.Stat(filepath.Join(w.dir, "cleaned")); (err == nil) != test.cleaned {
+				t.Errorf("cleaned up: %v, want %v", err == nil, test.cleaned)
+			}
+			w.gone()
+		})
+	}
+}
+
 func (n *notes) seen() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -62,7 +62,7 @@ func startProcess(cmd *exec.Cmd, log func(line string)) (*process, error) {
 
 // reap waits for the end of the process and ends what is left of its group.
 func (p *process) reap(cmd *exec.Cmd) {
-	if awaitEnd(p.pid) {
+	if AwaitEnd(p.pid) {
 		p.mu.Lock()
 		p.reaped = true
 		syscall.Kill(-p.pid, syscall.SIGKILL) // before its number is free again

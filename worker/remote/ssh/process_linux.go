@@ -11,8 +11,9 @@ func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }
 
-// awaitEnd waits for the end of a child and leaves it to be reaped.
-func awaitEnd(pid int) bool {
+// AwaitEnd waits for the end of a child and leaves it to be reaped: until then its number is no other's. It tells whether
+// it could (waitid(2) with WNOWAIT).
+func AwaitEnd(pid int) bool {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if err != unix.EINTR {

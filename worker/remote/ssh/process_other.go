@@ -8,5 +8,5 @@ import "syscall"
 // there is nothing like Linux's signal.
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// awaitEnd cannot wait for a child without reaping it.
-func awaitEnd(int) bool { return false }
+// AwaitEnd cannot wait for a child without reaping it.
+func AwaitEnd(int) bool { return false }
