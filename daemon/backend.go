@@ -197,7 +197,8 @@ func storeOptions(cfg *config.Config, log zerolog.Logger) localstore.Options {
 		CADerivations: s.ExperimentalFeatures.Enabled(settings.CADerivations), Features: worker.DerivationFeatures(s.ExperimentalFeatures),
 		ReservedSpace: s.GCReservedSpace, FsyncStorePaths: s.FsyncStorePaths,
 		SyncBeforeRegistering: s.SyncBeforeRegistering, CaseHack: s.UseCaseHack,
-		PrivateMounts: hasOwnMounts(), IgnoredACLs: s.IgnoredACLs, NarBufferSize: int(s.NarBufferSize), Log: storeLog(log),
+		PrivateMounts: hasOwnMounts(), IgnoredACLs: s.IgnoredACLs, Preallocate: s.PreallocateContents,
+		NarBufferSize: int(s.NarBufferSize), Log: storeLog(log),
 	}
 }
 

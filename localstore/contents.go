@@ -92,6 +92,7 @@ func (s *Store) restoreOptions(h *handle) fstree.RestoreOptions {
 		CaseHack:    s.opts.CaseHack,
 		DropACLs:    h.lists,
 		IgnoredACLs: s.opts.IgnoredACLs,
+		Preallocate: s.opts.Preallocate,
 	}
 }
 

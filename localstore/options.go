@@ -56,6 +56,9 @@ type Options struct {
 	CaseHack bool
 	// IgnoredACLs are extended attributes that store objects may keep.
 	IgnoredACLs []string
+	// Preallocate sets room aside for the files of an archive before they are written (the setting
+	// preallocate-contents).
+	Preallocate bool
 	// NarBufferSize is up to how many bytes a dump of unknown path is kept in memory; zero means 32 MiB.
 	NarBufferSize int
 

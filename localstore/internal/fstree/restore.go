@@ -21,6 +21,8 @@ type RestoreOptions struct {
 	// except IgnoredACLs.
 	DropACLs    bool
 	IgnoredACLs []string
+	// Preallocate sets room aside for files before they are written, where the file system can.
+	Preallocate bool
 	// Link, if not nil, links what is beneath a directory to what equals it, by hashes that are computed while it is
 	// written. A root that is no directory is left to [Optimiser.Root].
 	Link *Optimiser
@@ -190,6 +192,12 @@ func (re *restorer) Regular(name string, executable bool, size uint64, contents 
 		return err
 	}
 	re.file = fileWriter{fd: fd}
+	if re.opts.Preallocate && size > 0 {
+		if err := preallocate(fd, size); err != nil {
+			unix.Close(fd)
+			return re.wrap(fmt.Sprintf("preallocating %d bytes of file", size), name, err)
+		}
+	}
 	var hash nixhash.Hash
 	if re.hashes() {
 		hash, err = re.hashed(executable, size, contents)
