@@ -41,7 +41,7 @@ func TestServeVersions(t *testing.T) {
 		s.empty(t)
 		s.create(t)
 		for minor := oldest; minor <= newest; minor++ {
-			notes = append(notes, talkAsHydra(t, s, p, minor, jobs))
+			notes = append(notes, talkAsHydra(t, s, p, "", minor, func(h *hydra) { h.converse(jobs[minor-1]) }))
 		}
 		if err := s.awaitQuiet(); err != nil {
 			t.Error(err)
@@ -186,13 +186,14 @@ type hydra struct {
 	notes   []string
 }
 
-// talkAsHydra has the conversation of a version that is offered, and gives what
+// talkAsHydra has a conversation in a version that is offered, and gives what
 // the server did.
-func talkAsHydra(t *testing.T, s scratch, p program, minor int, all []hydraJobs) []string {
+func talkAsHydra(t *testing.T, s scratch, p program, user string, minor int, converse func(*hydra)) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.path, "--serve", "--write")
+	argv := servingArgs(t, s, p, user, "--write")
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = s.daemonEnv(p)
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -216,7 +217,7 @@ func talkAsHydra(t *testing.T, s scratch, p program, minor int, all []hydraJobs)
 	}()
 	h := &hydra{T: t, in: in, out: bufio.NewReader(out)}
 	h.greet(minor)
-	h.converse(all[minor-1])
+	converse(h)
 	in.Close()
 	rest, err := io.ReadAll(h.out)
 	h.note("at the end %q %v, status %v", rest, err, cmd.Wait())
@@ -227,6 +228,26 @@ func talkAsHydra(t *testing.T, s scratch, p program, minor int, all []hydraJobs)
 		h.note(words+"said %q", line)
 	}
 	return h.notes
+}
+
+// servingArgs have nix-store serve, started by one of the accounts; "" is whoever
+// tests.
+func servingArgs(t *testing.T, s scratch, p program, user string, more ...string) []string {
+	t.Helper()
+	argv := append([]string{p.path, "--serve"}, more...)
+	if user == "" {
+		return argv
+	}
+	uid, gid, err := account(user)
+	home := s.path("home-" + user)
+	if err = errors.Join(err, os.MkdirAll(home, 0o700), os.Chown(home, uid, gid)); err != nil {
+		t.Fatal(err)
+	}
+	argv, err = asUser(user, append([]string{"env", "HOME=" + home, "USER=" + user}, argv...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return argv
 }
 
 func (h *hydra) note(format string, args ...any) {
@@ -313,6 +334,13 @@ func (h *hydra) greet(minor int) {
 // converse does what the queue runner does for a step, and what can go wrong.
 func (h *hydra) converse(j hydraJobs) {
 	h.Helper()
+	h.step(j)
+	h.limits(j)
+	h.more(j)
+}
+
+func (h *hydra) step(j hydraJobs) {
+	h.Helper()
 	closure := []string{j.leaf, j.good.drv, j.fails.drv, j.loud.drv, j.silent.drv}
 	slices.Sort(closure)
 	h.validPaths(true, false, closure)
@@ -332,6 +360,19 @@ func (h *hydra) converse(j hydraJobs) {
 	h.closure(true, j.good.drv)
 	h.build("again", j.good, hydraOptions{})
 	h.build("fails", j.fails, hydraOptions{})
+}
+
+// more is what it does besides.
+func (h *hydra) more(j hydraJobs) {
+	h.Helper()
+	h.add(j)
+	h.buildPaths(j.good.drv+"!out,dev", j.leaf)
+	h.buildPaths(j.fails.drv)
+}
+
+// limits has builds that are ended or leave something behind, as the options say.
+func (h *hydra) limits(j hydraJobs) {
+	h.Helper()
 	if h.version >= 2 { // before, nobody can say how long a log may be
 		h.build("loud", j.loud, hydraOptions{logSize: 1000})
 	}
@@ -341,9 +382,6 @@ func (h *hydra) converse(j hydraJobs) {
 	if h.version >= 7 {
 		h.build("kept", j.fails, hydraOptions{keep: true})
 	}
-	h.add(j)
-	h.buildPaths(j.good.drv+"!out,dev", j.leaf)
-	h.buildPaths(j.fails.drv)
 }
 
 func (h *hydra) validPaths(lock, substitute bool, paths []string) {
@@ -418,20 +456,7 @@ func (h *hydra) options(o hydraOptions) {
 
 func (h *hydra) build(what string, j hydraJob, o hydraOptions) {
 	h.Helper()
-	h.number(8)
-	h.text(j.drv)
-	h.number(uint64(len(j.outputs)))
-	for i, name := range j.outputs {
-		h.text(name, j.paths[i], "", "")
-	}
-	h.list(j.sources)
-	h.text(hydraSystem, "/bin/sh")
-	h.list(j.args)
-	h.number(uint64(len(j.env)))
-	for _, pair := range j.env {
-		h.text(pair[0], pair[1])
-	}
-	h.options(o)
+	h.askBuild(j, o)
 	h.send()
 	status := h.readNumber()
 	h.note("%s: status %d", what, status)
@@ -446,6 +471,23 @@ func (h *hydra) build(what string, j hydraJob, o hydraOptions) {
 	if h.version >= 6 {
 		h.builtOutputs()
 	}
+}
+
+func (h *hydra) askBuild(j hydraJob, o hydraOptions) {
+	h.number(8)
+	h.text(j.drv)
+	h.number(uint64(len(j.outputs)))
+	for i, name := range j.outputs {
+		h.text(name, j.paths[i], "", "")
+	}
+	h.list(j.sources)
+	h.text(hydraSystem, "/bin/sh")
+	h.list(j.args)
+	h.number(uint64(len(j.env)))
+	for _, pair := range j.env {
+		h.text(pair[0], pair[1])
+	}
+	h.options(o)
 }
 
 // builtOutputs notes names and paths, which stand there in two ways.
@@ -473,6 +515,13 @@ func (h *hydra) builtOutputs() {
 
 func (h *hydra) add(j hydraJobs) {
 	h.Helper()
+	h.askAdd(j, j.extraCA)
+	h.send()
+	h.note("added %d", h.readNumber())
+	h.pathInfos([]string{j.extra})
+}
+
+func (h *hydra) askAdd(j hydraJobs, ca string) {
 	hash := sha256.Sum256(j.extraNAR)
 	h.number(9)
 	h.text(j.extra, "", hex.EncodeToString(hash[:]))
@@ -481,11 +530,8 @@ func (h *hydra) add(j hydraJobs) {
 	h.number(uint64(len(j.extraNAR)))
 	h.flag(false)
 	h.list(nil)
-	h.text(j.extraCA)
+	h.text(ca)
 	h.request.Write(j.extraNAR)
-	h.send()
-	h.note("added %d", h.readNumber())
-	h.pathInfos([]string{j.extra})
 }
 
 func (h *hydra) buildPaths(paths ...string) {
@@ -501,6 +547,75 @@ func (h *hydra) buildPaths(paths ...string) {
 	}
 }
 
+// ending is what ends a conversation.
+type ending struct {
+	name string
+	args []string
+	ask  func(h *hydra)
+	// waits is for what a client that goes would end in another way.
+	waits bool
+}
+
+// endings are refused whoever asks, or for want of "--write".
+func endings(gone string) []ending {
+	return []ending{
+		{name: "import", ask: func(h *hydra) { h.number(4); h.number(0) }},
+		{name: "build", ask: func(h *hydra) { h.number(6); h.list(nil); h.number(0) }},
+		{name: "derivation", ask: func(h *hydra) { h.number(8); h.text(gone + ".drv") }},
+		{name: "add", ask: func(h *hydra) { h.number(9); h.text(gone) }},
+		{name: "locked all the same", ask: func(h *hydra) { h.number(1); h.flag(true); h.flag(true); h.list([]string{gone}) }},
+		{name: "repeats", args: []string{"--write"}, ask: func(h *hydra) {
+			h.number(6)
+			h.list(nil)
+			for _, n := range []uint64{0, 0, 0, 1, 0, 0} {
+				h.number(n)
+			}
+		}},
+		{name: "no path", ask: func(h *hydra) { h.number(3); h.text(gone) }},
+		{name: "not in the store", ask: func(h *hydra) { h.number(3); h.text("/etc/passwd") }},
+		{name: "infos", ask: func(h *hydra) { h.number(2); h.list([]string{gone}) }},
+		{name: "closure", ask: func(h *hydra) { h.number(7); h.flag(false); h.list([]string{gone}) }},
+		{name: "unknown", ask: func(h *hydra) { h.number(5) }},
+		{name: "bad import", args: []string{"--write"}, ask: func(h *hydra) { h.number(4); h.number(7) }},
+		{name: "truncated", args: []string{"--write"}, ask: func(h *hydra) { h.number(1); h.number(0) }},
+	}
+}
+
+// answer is what the other end sees of it, and what is said.
+func (e ending) answer(t *testing.T, s scratch, p program, user string) string {
+	t.Helper()
+	h := &hydra{T: t, version: 7}
+	h.number(0x390c9deb)
+	h.number(2<<8 | uint64(h.version))
+	e.ask(h)
+	argv := servingArgs(t, s, p, user, e.args...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = s.daemonEnv(p)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.in = in
+	h.send()
+	if !e.waits {
+		in.Close()
+	}
+	err = cmd.Wait()
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
+		t.Fatal(err)
+	}
+	if stdout.Len() < 16 {
+		t.Fatalf("not even a greeting: %s", stderr.String())
+	}
+	return fmt.Sprintf("%q %v\n%s", stdout.Bytes()[16:], err, strings.Join(normaliseLines(stderr.String()), "\n"))
+}
+
 // TestServeEnds asks for what ends a conversation of the serve protocol: the
 // other end sees nothing more, and standard error says why.
 func TestServeEnds(t *testing.T) {
@@ -511,53 +626,9 @@ func TestServeEnds(t *testing.T) {
 	if err := os.Symlink(shared.daemon.path, ours.path); err != nil {
 		t.Fatal(err)
 	}
-	gone := s.path("store/00000000000000000000000000000000-gone")
-	for _, tt := range []struct {
-		name string
-		args []string
-		ask  func(h *hydra)
-	}{
-		{"import", nil, func(h *hydra) { h.number(4); h.number(0) }},
-		{"build", nil, func(h *hydra) { h.number(6); h.list(nil); h.number(0) }},
-		{"derivation", nil, func(h *hydra) { h.number(8); h.text(gone + ".drv") }},
-		{"add", nil, func(h *hydra) { h.number(9); h.text(gone) }},
-		{"locked all the same", nil, func(h *hydra) { h.number(1); h.flag(true); h.flag(true); h.list([]string{gone}) }},
-		{"repeats", []string{"--write"}, func(h *hydra) {
-			h.number(6)
-			h.list(nil)
-			for _, n := range []uint64{0, 0, 0, 1, 0, 0} {
-				h.number(n)
-			}
-		}},
-		{"no path", nil, func(h *hydra) { h.number(3); h.text(gone) }},
-		{"not in the store", nil, func(h *hydra) { h.number(3); h.text("/etc/passwd") }},
-		{"infos", nil, func(h *hydra) { h.number(2); h.list([]string{gone}) }},
-		{"closure", nil, func(h *hydra) { h.number(7); h.flag(false); h.list([]string{gone}) }},
-		{"unknown", nil, func(h *hydra) { h.number(5) }},
-		{"bad import", []string{"--write"}, func(h *hydra) { h.number(4); h.number(7) }},
-		{"truncated", []string{"--write"}, func(h *hydra) { h.number(1); h.number(0) }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			answer := func(p program) string {
-				h := &hydra{T: t}
-				h.number(0x390c9deb)
-				h.number(2<<8 | 7)
-				tt.ask(h)
-				cmd := exec.Command(p.path, append([]string{"--serve"}, tt.args...)...)
-				cmd.Env = s.daemonEnv(p)
-				cmd.Stdin = &h.request
-				var stdout, stderr bytes.Buffer
-				cmd.Stdout, cmd.Stderr = &stdout, &stderr
-				err := cmd.Run()
-				if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
-					t.Fatal(err)
-				}
-				if stdout.Len() < 16 {
-					t.Fatalf("not even a greeting: %s", stderr.String())
-				}
-				return fmt.Sprintf("%q %v\n%s", stdout.Bytes()[16:], err, strings.Join(normaliseLines(stderr.String()), "\n"))
-			}
-			want, got := answer(reference.program("nix-store")), answer(ours)
+	for _, e := range endings(s.path("store/00000000000000000000000000000000-gone")) {
+		t.Run(e.name, func(t *testing.T) {
+			want, got := e.answer(t, s, reference.program("nix-store"), ""), e.answer(t, s, ours, "")
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-reference +ours):\n%s", diff)
 			}

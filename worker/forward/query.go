@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"nixdaemon/localstore"
@@ -65,6 +66,15 @@ func (b *Backend) ReadDerivation(ctx context.Context, p storepath.Path) (*deriva
 
 // Dump writes the NAR of a valid path.
 func (b *Backend) Dump(ctx context.Context, p storepath.Path, w io.Writer) error {
+	if !b.o.Elsewhere || b.o.Mounted {
+		// Upstream reads files of this machine itself, and says so of those that are not there
+		// (libstore/include/nix/store/uds-remote-store.hh). Its daemons send that in the place of the archive.
+		if valid, err := b.client.IsValid(ctx, p); err != nil {
+			return err
+		} else if !valid {
+			return fmt.Errorf("path '%s' is not a valid store path", b.Dir().Print(p))
+		}
+	}
 	return b.client.Dump(ctx, p, w)
 }
 
