@@ -2,6 +2,7 @@ package compat
 
 import (
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/http"
@@ -146,6 +147,12 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	case "flip": // one byte is another one
 		data[min(rule.n, len(data)-1)] ^= 0x55
+	case "other": // something else by now, as long as before
+		for i := range data[len(data)/2:] {
+			data[len(data)/2+i] ^= 1
+		}
+		ranged(out, r, data, rule)
+		return
 	case "part", "stall", "ranges": // the rest can be asked for
 		ranged(out, r, data, rule)
 		return
@@ -158,8 +165,11 @@ func (w *web) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 // more until the client does.
 func ranged(out http.ResponseWriter, r *http.Request, data []byte, rule webRule) {
 	out.Header().Set("Accept-Ranges", "bytes")
+	etag := fmt.Sprintf(`"%x"`, crc32.ChecksumIEEE(data))
+	out.Header().Set("ETag", etag)
 	all := len(data)
-	if text, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+	text, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
+	if known := r.Header.Get("If-Range"); ok && (known == "" || known == etag) {
 		from, err := strconv.Atoi(strings.TrimSuffix(text, "-"))
 		if err != nil || from >= all {
 			out.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
@@ -172,7 +182,7 @@ func ranged(out http.ResponseWriter, r *http.Request, data []byte, rule webRule)
 	if len(data) < all {
 		out.WriteHeader(http.StatusPartialContent)
 	}
-	if rule.action == "ranges" {
+	if rule.action == "ranges" || rule.action == "other" {
 		out.Write(data)
 		return
 	}

@@ -24,16 +24,22 @@ func entered(done chan error) bool {
 	}
 }
 
+// fill has two enter that leave no room for a third.
+func (g *gate) fill(t *testing.T) {
+	t.Helper()
+	for range 2 {
+		if !entered(g.begin(t.Context(), 5, 10)) {
+			t.Fatal("no room where there is some")
+		}
+	}
+}
+
 // TestGate lets in as many as there is room for, who came first first, also past one who is lighter.
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gate
 		ctx := t.Context()
-		for range 2 {
-			if !entered(g.begin(ctx, 5, 10)) {
-				t.Fatal("no room where there is some")
-			}
-		}
+		g.fill(t)
 		heavy := g.begin(ctx, 5, 10)
 		synctest.Wait()
 		light := g.begin(ctx, 1, 11)
@@ -115,11 +121,7 @@ func TestGateTells(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gate
 		ctx := t.Context()
-		for range 2 {
-			if !entered(g.begin(ctx, 5, 10)) {
-				t.Fatal("no room where there is some")
-			}
-		}
+		g.fill(t)
 		next := g.begin(ctx, 5, 10)
 		synctest.Wait()
 		if !g.giveBack(5) || !entered(next) {

@@ -112,6 +112,29 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResumedProgress counts what came before, too: nobody sees a download begin anew that does not.
+func TestResumedProgress(t *testing.T) {
+	w := newWorld(t)
+	b := &breaker{header: map[string]string{"Accept-Ranges": "bytes"}, then: answer(206, "Content-Range", "bytes 10-19/20", whole[10:])}
+	if got, err := w.get(t, &Request{URL: serve(t, b.ServeHTTP), Log: w, IDs: &w.ids}); err != nil || got != whole {
+		t.Fatal(got, err)
+	}
+	done := 0
+	for _, text := range w.told[1 : len(w.told)-1] {
+		if strings.HasPrefix(text, "message") {
+			continue
+		}
+		var now, all int
+		if _, err := fmt.Sscanf(text, "result 105 %d %d 0 0", &now, &all); err != nil || now < done || all != len(whole) {
+			t.Errorf("told %q after %d", text, done)
+		}
+		done = now
+	}
+	if done != len(whole) || w.told[len(w.told)-1] != "stop" {
+		t.Errorf("told %q", w.told)
+	}
+}
+
 // TestResumeOften has each answer break off after a few bytes more: there are as many attempts as the settings say.
 func TestResumeOften(t *testing.T) {
 	for attempts, want := range map[uint]string{3: "", 4: whole} {
