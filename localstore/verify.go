@@ -382,7 +382,7 @@ func (v *verifier) fill(ctx context.Context, info *pathinfo.Info, hash nixhash.H
 
 // dumpMapped is dump for a sum that is computed while the data is written to it.
 func (s *Store) dumpMapped(ctx context.Context, h *handle, p storepath.Path, sum *plainSum) error {
-	return h.root.Dump(ctx, p.Base(), sum, fstree.DumpOptions{CaseHack: s.opts.CaseHack, Map: true})
+	return h.root.Dump(ctx, p.Base(), sum, fstree.DumpOptions{CaseHack: s.opts.CaseHack, Map: true, Unread: true})
 }
 
 // plainSum hashes and counts. All processors are busy with other paths, so there is no use in [hashWriter].

@@ -21,6 +21,8 @@ type DumpOptions struct {
 	// Map has large files mapped rather than read. What the archive is written to must be done with its argument when Write
 	// returns, and must not hand it to other goroutines.
 	Map bool
+	// Unread leaves the access times of what is read as they are, if the files are ours.
+	Unread bool
 }
 
 // bigFile is the size from which contents bypass the archive writer's buffer.
@@ -92,7 +94,7 @@ func (dm *dumper) node(parent int, e *entry, narName string) error {
 }
 
 func (dm *dumper) regular(parent int, name, narName string) error {
-	fd, err := openFile(parent, name)
+	fd, err := dm.open(parent, name, openFileFlags)
 	if err != nil {
 		return dm.wrap("opening file", err)
 	}
@@ -107,9 +109,14 @@ func (dm *dumper) regular(parent int, name, narName string) error {
 	return dm.contents(fd, &st, narName)
 }
 
-// openFile opens a file for reading. It does not block, in case somebody puts a pipe in the file's place.
-func openFile(parent int, name string) (int, error) {
-	return openat(parent, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+// openFileFlags are for reading a file. They do not block, in case somebody puts a pipe in the file's place.
+const openFileFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+
+func (dm *dumper) open(parent int, name string, flags int) (int, error) {
+	if dm.opts.Unread {
+		return openUnread(parent, name, flags)
+	}
+	return openat(parent, name, flags, 0)
 }
 
 // contents writes a regular file that is open.
@@ -155,7 +162,7 @@ func (dm *dumper) directory(parent int, name, narName string) error {
 	if err := dm.ctx.Err(); err != nil {
 		return context.Cause(dm.ctx)
 	}
-	fd, err := openat(parent, name, openDirFlags, 0)
+	fd, err := dm.open(parent, name, openDirFlags)
 	if err != nil {
 		return dm.wrap("opening directory", err)
 	}

@@ -16,8 +16,9 @@ const smallFile = 64 << 10
 
 // smallFiles are those of an archive that are linked. Looking for an equal one, making one that has none, and giving that
 // its name among the links cost about the same in turn. So files are made in batches by a goroutine of its own, while
-// the archive's reader looks for those of the next batch and links those of the one before. An archive with few
-// files is left without the goroutine.
+// the archive's reader looks for those of the next batch and links those of the one before: so each directory, the
+// tree's and that of the links, is changed by one of the two alone, for whom the other would have to wait. An archive
+// with few files is left without the goroutine.
 type smallFiles struct {
 	sum     *fileSum
 	linking optimising // for its buffer

@@ -93,7 +93,7 @@ func (m *measurer) directory(parent int, name string) error {
 	if m.ctx.Err() != nil {
 		return context.Cause(m.ctx)
 	}
-	fd, err := openat(parent, name, openDirFlags, 0)
+	fd, err := openUnread(parent, name, openDirFlags)
 	if err != nil {
 		return m.wrap("opening directory", err)
 	}

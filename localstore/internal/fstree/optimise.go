@@ -56,7 +56,7 @@ func NewOptimiser(store, links *Dir, o OptimiseOptions) *Optimiser {
 
 // Load reads which files are linked already, which saves hashing them once more.
 func (o *Optimiser) Load() (int, error) {
-	fd, err := openat(o.links.fd, ".", openDirFlags, 0)
+	fd, err := openUnread(o.links.fd, ".", openDirFlags)
 	if err != nil {
 		return 0, fmt.Errorf("opening directory \"%s\": %w", o.links.path, err)
 	}
@@ -92,7 +92,7 @@ func (o *Optimiser) Tree(ctx context.Context, name string) error {
 		t = &optimising{sum: nixhash.SHA256.New()}
 	}
 	t.Optimiser, t.ctx, t.dumper = o, ctx, o.store.newDumper()
-	t.dumper.ctx, t.dumper.opts = ctx, DumpOptions{Map: true}
+	t.dumper.ctx, t.dumper.opts = ctx, DumpOptions{Map: true, Unread: true}
 	err := t.root(name)
 	o.store.putDumper(t.dumper)
 	t.Optimiser, t.ctx, t.dumper = nil, nil, nil
@@ -114,7 +114,7 @@ type optimising struct {
 
 // root is node for a tree's root, which mostly is a directory.
 func (t *optimising) root(name string) error {
-	fd, err := openat(t.store.fd, name, openDirFlags, 0)
+	fd, err := openUnread(t.store.fd, name, openDirFlags)
 	if err != nil {
 		_, err := t.node(t.store.fd, &entry{name: name}, true)
 		return err
@@ -157,7 +157,7 @@ func (t *optimising) node(parent int, e *entry, top bool) (replaced bool, err er
 }
 
 func (t *optimising) directory(parent int, name string) error {
-	fd, err := openat(parent, name, openDirFlags, 0)
+	fd, err := openUnread(parent, name, openDirFlags)
 	if err != nil {
 		return t.wrap("opening directory", err)
 	}
@@ -227,7 +227,7 @@ func (t *optimising) hashNew(parent int, name string, kind uint32, st *unix.Stat
 		h, err = t.hash(parent, name)
 		return h, err == nil, err
 	}
-	fd, err := openFile(parent, name)
+	fd, err := openUnread(parent, name, openFileFlags)
 	if err != nil {
 		return h, false, t.wrap("opening file", err)
 	}
@@ -438,7 +438,7 @@ func (d *Dir) NameOfFile(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	sum := nixhash.SHA256.New()
-	if err := d.Dump(ctx, name, sum, DumpOptions{}); err != nil {
+	if err := d.Dump(ctx, name, sum, DumpOptions{Map: true, Unread: true}); err != nil {
 		return "", err
 	}
 	return nixhash.FromSum(nixhash.SHA256, sum).Nix32(), nil
