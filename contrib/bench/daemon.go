@@ -196,6 +196,17 @@ func (d *daemon) end() {
 	d.logged.Close()
 }
 
+// kill ends the daemon and all that it has started, at once.
+func (d *daemon) kill() error {
+	for _, pid := range tree(d.cmd.Process.Pid) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+			return err
+		}
+	}
+	d.end()
+	return nil
+}
+
 // ticksPerSecond is the unit of times in /proc (proc(5)); Linux has used 100
 // on every platform that we run on.
 const ticksPerSecond = 100

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,74 +34,121 @@ func parseSizes(text string) (sizes []int, err error) {
 	return sizes, nil
 }
 
-// flat prints the table.
-func flat(ctx context.Context, scratch *scratch, daemons []string, sizes []int) error {
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "daemon\tpaths\tstart, ms\tidle, MB\t2,000 roots, ms\tCPU, ms\tmark, s\tCPU us/path\tpeak, MB\tcollect half, s\tCPU us/path\tpeak, MB")
-	for i, binary := range daemons {
-		for _, n := range sizes {
-			if err := flatRow(ctx, scratch, out, binary, i, n); err != nil {
+// flat prints the tables of stores of different sizes that were asked for.
+func flat(ctx context.Context, scratch *scratch, daemons []string, o options) error {
+	const cost = ", s\tCPU us/path\tpeak, MB"
+	t := &flatTable{out: tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0), scratch: scratch, daemons: daemons, limit: o.flatLimit}
+	var err error
+	if o.flat != "" {
+		if t.sizes, err = parseSizes(o.flat); err != nil {
+			return err
+		}
+		header := "start, ms\tidle, MB\t2,000 roots, ms\tCPU, ms\tmark" + cost + "\tcollect half" + cost
+		if err := t.print(ctx, header, t.collecting); err != nil {
+			return err
+		}
+	}
+	if o.flatUpkeep == "" {
+		return nil
+	}
+	if t.sizes, err = parseSizes(o.flatUpkeep); err != nil {
+		return err
+	}
+	return t.print(ctx, "idle, MB\texistence"+cost+"\tcontents"+cost+"\toptimise"+cost+"\tagain"+cost, t.upkeep)
+}
+
+// flatTable is one such table in the making.
+type flatTable struct {
+	out     *tabwriter.Writer
+	scratch *scratch
+	daemons []string // the first is ours
+	sizes   []int
+	// limit is how long one cell may take. What takes longer is given up, and its daemon started again for the next.
+	limit time.Duration
+}
+
+// print prints the table: a row of cells for each daemon and size.
+func (t *flatTable) print(ctx context.Context, header string, row func(context.Context, *bench, int) error) error {
+	defer t.out.Flush()
+	fmt.Fprintln(t.out, "daemon\tpaths\t"+header)
+	for _, n := range t.sizes {
+		for i, binary := range t.daemons {
+			name := "ours"
+			if i > 0 {
+				name = fmt.Sprintf("other %d", i)
+			}
+			fmt.Fprintf(t.out, "%s\t%d", name, n)
+			if err := t.row(ctx, binary, n, row); err != nil {
 				return fmt.Errorf("%s, %d paths: %w", binary, n, err)
 			}
-			out.Flush()
+			fmt.Fprintln(t.out)
+			fmt.Fprintf(os.Stderr, "done: %s, %d paths\n", name, n)
 		}
 	}
 	return nil
 }
 
-func flatRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binary string, i, n int) error {
-	d, err := start(ctx, scratch, binary, &config{})
+func (t *flatTable) row(ctx context.Context, binary string, n int, row func(context.Context, *bench, int) error) error {
+	d, err := start(ctx, t.scratch, binary, &config{})
 	if err != nil {
 		return err
 	}
 	defer d.stop()
-	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: 1}
 	d.end()
-	paths, err := fakeStore(d, n)
+	return row(ctx, &bench{daemon: d, scratch: t.scratch, ctx: ctx, scale: 1}, n)
+}
+
+// collecting is the row about start-up, roots and collections.
+func (t *flatTable) collecting(ctx context.Context, b *bench, n int) error {
+	paths, err := fakeStore(b.daemon, n)
 	if err != nil {
 		return err
 	}
-	if err := b.links(paths, 2000); err != nil {
+	if err := errors.Join(b.links(paths, 2000), b.root("all", paths[n-1])); err != nil {
 		return err
 	}
-	if err := b.root("all", paths[n-1]); err != nil {
+	if err := b.run(ctx); err != nil {
 		return err
 	}
-	if err := d.run(ctx); err != nil {
-		return err
-	}
-	idle := b.memory()
-	fmt.Fprintf(out, "%d\t%d\t%.0f\t%.1f", i, n, d.started.Seconds()*1000, idle/1e6)
+	fmt.Fprintf(t.out, "\t%.0f\t%.1f", b.started.Seconds()*1000, b.memory()/1e6)
 	cpu := b.cpu()
 	took, _, err := b.timed(func() error { _, err := findRoots(b); return err })
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\t%.1f\t%.0f", took.Seconds()*1000, (b.cpu()-cpu)*1000)
-	if err := b.flatCollect(out, n, func() error { _, err := mark(b); return err }); err != nil {
+	fmt.Fprintf(t.out, "\t%.1f\t%.0f", took.Seconds()*1000, (b.cpu()-cpu)*1000)
+	if err := t.cell(b, n, func() error { _, err := mark(b); return err }); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(d.dir, "var/gcroots/all")); err != nil {
+	if err := os.Remove(filepath.Join(b.dir, "var/gcroots/all")); err != nil {
 		return err
 	}
 	if err := b.root("half", paths[n/2]); err != nil {
 		return err
 	}
-	err = b.flatCollect(out, n-n/2-1, func() error {
+	return t.cell(b, n-n/2-1, func() error {
 		res, err := b.gc(protocol.GCDeleteDead)
 		if err == nil && len(res.Paths) != n-n/2-1 {
-			err = fmt.Errorf("%d paths deleted; the daemon's log:\n%s", len(res.Paths), d.log())
+			err = fmt.Errorf("%d paths deleted; the daemon's log:\n%s", len(res.Paths), b.log())
 		}
 		return err
 	})
-	fmt.Fprintln(out)
-	return err
 }
 
-func (b *bench) flatCollect(out *tabwriter.Writer, n int, f func() error) error {
+// cell prints what f costs for each of n paths, as far as the limit allows.
+func (t *flatTable) cell(b *bench, n int, f func() error) error {
+	whole := b.ctx
+	defer func() { b.ctx = whole }()
+	ctx, cancel := context.WithTimeout(whole, t.limit)
+	defer cancel()
+	b.ctx = ctx
 	cpu := b.cpu()
 	took, peak, err := b.timed(f)
-	fmt.Fprintf(out, "\t%.2f\t%.1f\t%.0f", took.Seconds(), (b.cpu()-cpu)*1e6/float64(n), peak/1e6)
+	if ctx.Err() != nil && whole.Err() == nil {
+		fmt.Fprintf(t.out, "\t> %.0f\t-\t-", t.limit.Seconds())
+		return errors.Join(b.kill(), b.run(whole))
+	}
+	fmt.Fprintf(t.out, "\t%.2f\t%.1f\t%.0f", took.Seconds(), (b.cpu()-cpu)*1e6/float64(n), peak/1e6)
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -19,58 +18,31 @@ import (
 	"nixdaemon/protocol/storepath"
 )
 
-// A table as that of [flat], for what looks at every file: verifying and deduplicating. Each path is a file with its own
-// number.
-
-// flatUpkeep prints the table.
-func flatUpkeep(ctx context.Context, scratch *scratch, daemons []string, sizes []int) error {
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprint(out, "daemon\tpaths\tidle, MB")
-	for _, what := range []string{"existence", "contents", "optimise", "again"} {
-		fmt.Fprintf(out, "\t%s, s\tCPU us/path\tpeak, MB", what)
-	}
-	fmt.Fprintln(out)
-	for i, binary := range daemons {
-		for _, n := range sizes {
-			if err := flatUpkeepRow(ctx, scratch, out, binary, i, n); err != nil {
-				return fmt.Errorf("%s, %d paths: %w", binary, n, err)
-			}
-			out.Flush()
-		}
-	}
-	return nil
-}
-
-func flatUpkeepRow(ctx context.Context, scratch *scratch, out *tabwriter.Writer, binary string, i, n int) error {
-	d, err := start(ctx, scratch, binary, &config{})
+// upkeep is a row about what looks at every file: verifying and deduplicating. Each path is a file with its own number.
+func (t *flatTable) upkeep(ctx context.Context, b *bench, n int) error {
+	paths, err := fakeStore(b.daemon, n)
 	if err != nil {
 		return err
 	}
-	defer d.stop()
-	b := &bench{daemon: d, scratch: scratch, ctx: ctx, scale: 1, state: &filled{paths: n}}
-	d.end()
-	paths, err := fakeStore(d, n)
-	if err != nil {
+	if err := number(b.daemon, paths); err != nil {
 		return err
 	}
-	if err := number(d, paths); err != nil {
+	b.state = &filled{paths: n}
+	if err := b.run(ctx); err != nil {
 		return err
 	}
-	if err := d.run(ctx); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%d\t%d\t%.1f", i, n, b.memory()/1e6)
+	fmt.Fprintf(t.out, "\t%.1f", b.memory()/1e6)
+	deduplicate := func() error { _, err := optimise(b); return err }
 	for _, work := range []func() error{
 		func() error { return verify(b, false) },
 		func() error { return verify(b, true) },
-		func() error { _, err := optimise(b); return err },
-		func() error { _, err := optimise(b); return err },
+		deduplicate,
+		deduplicate,
 	} {
-		if err := b.flatCollect(out, n, work); err != nil {
+		if err := t.cell(b, n, work); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintln(out)
 	return nil
 }
 

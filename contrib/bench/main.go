@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 )
 
 func main() {
@@ -30,6 +31,7 @@ func main() {
 	flag.StringVar(&o.flat, "flat", "", "instead: the cost of start-up, roots and collections in stores of so many paths, for example 10000,100000,1000000")
 	flag.BoolVar(&o.resources, "resources", false, "instead: what the daemons take idle, with clients, and while they build")
 	flag.StringVar(&o.flatUpkeep, "flat-upkeep", "", "the same for the cost of verifying and deduplicating")
+	flag.DurationVar(&o.flatLimit, "flat-limit", 2*time.Minute, "how long one cell of those two tables may take")
 	quick := flag.Bool("quick", false, "a tenth of each workload, to see that it runs")
 	flag.StringVar(&o.perf, "perf", "", "folder for profiles of each daemon during what is timed, made by perf(1)")
 	flag.Parse()
@@ -50,6 +52,7 @@ type options struct {
 	ours, theirs, only, perf, flat, flatUpkeep string
 	rounds, scale                              int
 	resources                                  bool
+	flatLimit                                  time.Duration
 }
 
 func run(ctx context.Context, o options) error {
@@ -72,16 +75,8 @@ func run(ctx context.Context, o options) error {
 	if o.resources {
 		return resources(ctx, scratch, daemons, o.scale)
 	}
-	table, sizes := flat, o.flat
-	if sizes == "" {
-		table, sizes = flatUpkeep, o.flatUpkeep
-	}
-	if sizes != "" {
-		n, err := parseSizes(sizes)
-		if err != nil {
-			return err
-		}
-		return table(ctx, scratch, daemons, n)
+	if o.flat != "" || o.flatUpkeep != "" {
+		return flat(ctx, scratch, daemons, o)
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	header(out, daemons)
