@@ -19,6 +19,6 @@
 // Measured with 200 MB of the Go toolchain on one core of a loaded machine: xz by ulikunitz/xz 34 MB/s, by
 // therootcompany/xz 45 MB/s, by an xz process through a pipe 57 MB/s, by xz -d alone 70 MB/s; zstd by klauspost/compress
 // 360 to 410 MB/s in the caller's goroutine, 610 MB/s with a second one. newXz is the one place where xz is chosen: the
-// package beneath this one, which is nearly as fast as xz -d, and therootcompany/xz for the rare streams with filters
+// package beneath this one, which has since been given assembly and is about as fast as xz -d, and therootcompany/xz for the rare streams with filters
 // that it does not know.
 package compression
