@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"nixdaemon/daemon/config"
-	"nixdaemon/daemon/status/board"
 	"nixdaemon/localstore"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
@@ -43,8 +42,10 @@ type away struct {
 	keys   keyring
 	ids    activity.IDs
 
-	turn   chan struct{} // held by who looks at shared, or makes it, which may take long
+	turn   chan struct{} // held by who makes shared, which may take long
 	shared *awayBuilder  // nil before the first connection
+
+	working awayBuilders
 }
 
 // awayStore is such a store, for one connection or for the scheduler.
@@ -157,11 +158,13 @@ func (b *away) newBuilder(store awayStore) *awayBuilder {
 		Store: store, StoreURI: store.URI(), Dir: store.Dir(), StateDir: b.cfg.StateDir, SocketPath: b.cfg.SocketPath,
 		Self: b.self, IDs: &b.ids, Log: b.log,
 	})
-	return &awayBuilder{build.NewAway(store, &localstore.BuildLogs{Dir: b.cfg.LogDir}, build.Options{
+	made := &awayBuilder{build.NewAway(store, &localstore.BuildLogs{Dir: b.cfg.LogDir}, build.Options{
 		Substituter: subst, Remote: machines, IDs: &b.ids, Log: b.log, Features: b.cfg.Settings.ExperimentalFeatures,
 		SystemFeatures: append([]string{}, b.cfg.Store.SystemFeatures...),
-		Observer:       b.watch, LogSpool: spoolFor(b.cfg),
+		Observer:       b.watch, LogSpool: spoolFor(b.cfg), Numbers: &b.working.numbers,
 	}), subst, machines, store}
+	b.working.add(made)
+	return made
 }
 
 // inMemory makes the store of one connection that is nobody else's, and its scheduler.
@@ -182,7 +185,10 @@ func (b *away) inMemory(memory wire.Ledger) (*dummystore.Store, *awayBuilder) {
 func (b *away) connect(ctx context.Context, memory wire.Ledger) (_ awayStore, _ worker.Builder, _ worker.Substituter, done func() error, err error) {
 	if b.cfg.Store.Reference.Scheme == "dummy" {
 		store, own := b.inMemory(memory)
-		return store, own, own.subst, own.close, nil
+		return store, own, own.subst, func() error {
+			b.working.remove(own)
+			return own.close()
+		}, nil
 	}
 	store, builder, subst, err := b.connectShared(ctx)
 	return store, builder, subst, func() error { return nil }, err
@@ -228,50 +234,6 @@ func (b *away) converse(ctx context.Context, stream io.ReadWriter, peer Peer, wr
 	return conversation(ctx, stream, b.cfg, serving.Options{
 		Store: store, Builder: builder, Roots: store.Roots(), Write: write, User: peer.User, Client: peer.Client, Observer: peer.Observer,
 	})
-}
-
-// watched are what goes on for all connections, as far as there is anything yet.
-func (b *away) watched() board.Sources {
-	return board.Sources{
-		Dir: storepath.Dir(b.cfg.Store.StoreDir),
-		Builds: func() build.Status {
-			if s := b.begun(); s != nil {
-				return s.Status()
-			}
-			return build.Status{}
-		},
-		Waits: func(most int) ([]build.Wait, int) {
-			if s := b.begun(); s != nil {
-				return s.Waits(most)
-			}
-			return nil, 0
-		},
-		Fetches: func() []substitute.FetchStatus {
-			if s := b.begun(); s != nil {
-				return s.subst.Fetching()
-			}
-			return nil
-		},
-	}
-}
-
-// begun is what the connections share, nil if there is nothing yet.
-func (b *away) begun() *awayBuilder {
-	select {
-	case b.turn <- struct{}{}:
-		defer func() { <-b.turn }()
-		return b.shared
-	default: // who opens the store may take long
-		return nil
-	}
-}
-
-// building is what other machines build for clients that share the store.
-func (b *away) building() []string {
-	if s := b.begun(); s != nil {
-		return names(s.Building())
-	}
-	return nil
 }
 
 // close waits for what still runs.

@@ -69,28 +69,32 @@ func newSight(cfg *config.Config, watch *observers, audit func(Peer, worker.Priv
 // watched is what of a backend can be looked into.
 type watched struct {
 	board.Sources
-	// scheduler gives who builds, nil if there is none yet, or another daemon builds.
-	scheduler func() *build.Scheduler
-	store     *localstore.Store // nil if it is none of ours
+	work  builds            // nil if another daemon builds
+	store *localstore.Store // nil if it is none of ours
 }
+
+// builds are those that go on here. The errors are build.ErrNoBuild and build.ErrNotYours.
+type builds interface {
+	Cancel(id build.BuildID, by string, mine bool) error
+	FollowLog(id build.BuildID, by string, mine bool) (*build.LogReader, error)
+}
+
+var (
+	_ builds = (*build.Scheduler)(nil)
+	_ builds = (*awayBuilders)(nil)
+)
 
 // over has the board look at what a backend does.
 func (s *sight) over(b backend) {
-	w := watched{scheduler: func() *build.Scheduler { return nil }}
+	var w watched
 	switch b := b.(type) {
 	case *local:
-		w.scheduler, w.store = func() *build.Scheduler { return b.scheduler }, b.store
+		w.work, w.store = b.scheduler, b.store
 		w.Sources = board.Sources{
 			Dir: b.store.Dir(), Builds: b.scheduler.Status, Waits: b.scheduler.Waits, Fetches: b.subst.Fetching, Garbage: b.collector.gc.Running,
 		}
 	case *away:
-		w.Sources = b.watched()
-		w.scheduler = func() *build.Scheduler {
-			if shared := b.begun(); shared != nil {
-				return shared.Scheduler
-			}
-			return nil
-		}
+		w.work, w.Sources = &b.working, b.working.sources(storepath.Dir(b.cfg.Store.StoreDir))
 	case *forwarding:
 		w.Sources = board.Sources{Dir: b.options.Dir, Builds: b.errands.status}
 	default:
@@ -102,14 +106,16 @@ func (s *sight) over(b backend) {
 	s.board.Watch(w.Sources)
 }
 
-// scheduler gives who builds here, or an error that is for whoever means a build.
-func (s *sight) scheduler(what string) (*build.Scheduler, error) {
-	if w := s.builds.Load(); w != nil {
-		if builds := w.scheduler(); builds != nil {
-			return builds, nil
-		}
+// work gives what goes on here, or an error for whoever means something that does not.
+func (s *sight) work(what string) (builds, error) {
+	w := s.builds.Load()
+	switch {
+	case w == nil:
+		return nil, errUnknown(what)
+	case w.work == nil:
+		return nil, fmt.Errorf("%w here: '%s' is the work of another daemon, which is to be asked", statussocket.ErrUnknown, what)
 	}
-	return nil, fmt.Errorf("%w here: '%s' is the work of another daemon, which is to be asked", statussocket.ErrUnknown, what)
+	return w.work, nil
 }
 
 // mount has something more answered on the socket, for root and those who are
@@ -205,13 +211,13 @@ func (s *sight) Cancel(v status.Viewer, what string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	scheduler, err := s.scheduler(what)
+	work, err := s.work(what)
 	if err != nil {
 		return "", err
 	}
 	var errs []error
 	for _, b := range found {
-		if err = scheduler.Cancel(buildNumber(b.ID), v.User, !v.All); err != nil {
+		if err = work.Cancel(buildNumber(b.ID), v.User, !v.All); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -243,7 +249,7 @@ func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, runni
 	if err != nil {
 		return nil, err
 	}
-	scheduler, err := s.scheduler(what)
+	work, err := s.work(what)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +259,7 @@ func (s *sight) OpenLog(ctx context.Context, v status.Viewer, what string, runni
 	err = errUnknown(what)
 	for _, b := range found {
 		var r *build.LogReader
-		switch r, err = scheduler.FollowLog(buildNumber(b.ID), v.User, !v.All); {
+		switch r, err = work.FollowLog(buildNumber(b.ID), v.User, !v.All); {
 		case err == nil:
 			return shown(r.Read, r.Close), nil
 		case errors.Is(err, build.ErrNotYours):

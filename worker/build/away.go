@@ -15,6 +15,9 @@ func NewAway(store Store, logs *localstore.BuildLogs, o Options) *Scheduler {
 	s.features, s.systemFeatures = o.Features, o.SystemFeatures
 	s.remote, s.observer, s.spool = o.Remote, o.Observer, newSpool(o.LogSpool)
 	s.away = true
+	if o.Numbers != nil {
+		s.lastID = o.Numbers
+	}
 	return s
 }
 

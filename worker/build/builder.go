@@ -63,6 +63,9 @@ type Options struct {
 	// LogSpool is a directory for the logs of running builds that somebody may want to read along ([Scheduler.FollowLog]); ""
 	// if nobody can.
 	LogSpool string
+	// Numbers is the last number that a build was given, for several schedulers whose builds are looked at together; nil for
+	// one alone. Only [NewAway] asks for it.
+	Numbers *atomic.Uint64
 	// Log is the daemon's own log.
 	Log zerolog.Logger
 	// idleTime is how long directories of builders wait for the next; 0 is the constant of that name.

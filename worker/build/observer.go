@@ -30,7 +30,7 @@ type Observer interface {
 	BuildEnded(id BuildID, b EndedBuild)
 }
 
-// BuildID tells the builds of one [Scheduler] apart. It is never 0.
+// BuildID tells the builds of one [Scheduler] apart, or of those that share Options.Numbers. It is never 0.
 type BuildID uint64
 
 // QueuedBuild is a build when it becomes known.

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -46,7 +47,7 @@ type Scheduler struct {
 	mu     sync.Mutex
 	closed bool
 	jobs   map[jobKey]*job
-	lastID BuildID
+	lastID *atomic.Uint64
 	// requests are those that clients wait for.
 	requests map[*request]struct{}
 	slots    slots
@@ -61,7 +62,7 @@ func newScheduler(store Store, subst Substituter, ids *activity.IDs, log zerolog
 		base: base, cancel: cancel,
 		jobs:     make(map[jobKey]*job),
 		requests: make(map[*request]struct{}),
-		slots:    slots{total: total},
+		slots:    slots{total: total}, lastID: new(atomic.Uint64),
 
 		remotes: remotes{gates: make(map[gateKey]*gate), byUser: make(map[string]int)},
 	}
@@ -142,8 +143,7 @@ func (s *Scheduler) subscribe(r *request, g *drvGoal, template *job) *subscripti
 
 // introduceLocked makes a new job known.
 func (s *Scheduler) introduceLocked(j *job, client ClientID) {
-	s.lastID++
-	j.id, j.observer, j.transcript = s.lastID, s.observer, s.spooled()
+	j.id, j.observer, j.transcript = BuildID(s.lastID.Add(1)), s.observer, s.spooled()
 	j.queued = QueuedBuild{ID: j.id, Drv: j.drvPath, Mode: j.mode, For: client, Time: time.Now()}
 	if j.observer != nil {
 		j.feed.latest.phases = func(phase string) { j.observer.BuildPhase(j.id, phase) }
