@@ -101,3 +101,9 @@ func (a *awayBuilders) FollowLog(id build.BuildID, by string, mine bool) (*build
 
 // building is what other machines build for clients that share the store.
 func (b *away) building() []string { return b.working.building() }
+
+func (b *away) retire() {
+	for _, one := range b.working.list() {
+		retire(one.subst, one.machines, b.log)
+	}
+}

@@ -33,6 +33,9 @@ type backend interface {
 	converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error
 	// building are the names of the builds that run here, the longest at it first.
 	building() []string
+	// retire gives back connections to other daemons as soon as nobody uses them: no new client comes, and the last ones
+	// may be ourselves.
+	retire()
 	// close ends what still runs when the connections are gone.
 	close() error
 }
@@ -162,6 +165,15 @@ func names(drvs []storepath.Path) []string {
 		all = append(all, strings.TrimSuffix(p.Name(), ".drv"))
 	}
 	return all
+}
+
+func (b *local) retire() { retire(b.subst, b.remote, b.log) }
+
+func retire(s *substituter, machines *remote.Builders, log zerolog.Logger) {
+	s.Retire()
+	if err := machines.Retire(); err != nil {
+		log.Warn().Err(err).Msg("while closing connections to machines")
+	}
 }
 
 // close waits for what still runs, then closes the store.

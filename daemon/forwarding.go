@@ -113,6 +113,9 @@ func (f *forwarding) serve(ctx context.Context, stream io.ReadWriter, peer Peer)
 // building is 0: the other daemon builds.
 func (f *forwarding) building() []string { return nil }
 
+// retire has nothing to give back: each connection to the other daemon ends with the client that it is for.
+func (f *forwarding) retire() {}
+
 // converse answers over the serve protocol.
 func (f *forwarding) converse(ctx context.Context, stream io.ReadWriter, peer Peer, write bool) error {
 	b := forward.New(f.options)

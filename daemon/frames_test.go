@@ -332,9 +332,9 @@ func rawCases() []rawCase {
 	add("gc specific invalid", gc(3, false, "STORE/"+gone+"2"))
 	add("gc nothing", gc(2, false))
 	add("indirect root", op(protocol.OpAddIndirectRoot, "/nonexistent/x"))
-	add("perm root", op(protocol.OpAddPermRoot, "STORE/"+gone, "/tmp/x"))
+	add("perm root", op(protocol.OpAddPermRoot, "STORE/"+gone, "STORE/../x"))
 	add("perm root in store", op(protocol.OpAddPermRoot, "STORE/"+gone, "STORE/x"))
-	add("perm root untrusted", op(protocol.OpAddPermRoot, "STORE/"+gone, "/tmp/x"), "--force-untrusted")
+	add("perm root untrusted", op(protocol.OpAddPermRoot, "STORE/"+gone, "STORE/../x"), "--force-untrusted")
 	add("nar from", op(protocol.OpNarFromPath, "STORE/"+gone+"3"))
 	cases[len(cases)-1].differs = "upstream hangs up after that"
 	add("build log bad", op(protocol.OpAddBuildLog, "x"))

@@ -201,7 +201,7 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	seen.open(s)
 	control.Ready()
 	defer telling(control, s, b)()
-	s.Serve, s.Observer = answering(b.serve, cfg), watch
+	s.Serve, s.Observer, s.Draining = answering(b.serve, cfg), watch, b.retire
 	return errors.Join(s.Run(ctx, drain, listeners), seen.close(), b.close())
 }
 

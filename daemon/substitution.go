@@ -19,6 +19,7 @@ import (
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
 	"nixdaemon/worker/build"
+	"nixdaemon/worker/cachestore"
 	"nixdaemon/worker/remote/peer"
 	"nixdaemon/worker/session"
 	"nixdaemon/worker/settings"
@@ -215,6 +216,10 @@ func isCache(scheme string) bool {
 }
 
 func (o opener) openBinaryCache(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
+	// What is wrong about writing counts even where nothing is written.
+	if err := cachestore.CheckKeys(ref); err != nil {
+		return nil, err
+	}
 	switch ref.Scheme {
 	case "file":
 		return o.openDirectory(ctx, a, ref)
@@ -254,6 +259,9 @@ func errNoAuthority(scheme string) error {
 
 // openS3 opens a cache in a bucket. Its name has the parameters that say where the bucket is: there may be two of a name.
 func (o opener) openS3(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (*substitute.Cache, error) {
+	if ref.Authority == "" {
+		return nil, errNoAuthority(ref.Scheme)
+	}
 	params := make(map[string]string, len(ref.Params))
 	for _, p := range ref.Params {
 		params[p.Name] = p.Value

@@ -70,6 +70,8 @@ type reopening struct {
 	trying *attempt // nil when nobody tries
 	reason string   // why it is not, as the log has it
 	closed bool
+
+	retired bool
 }
 
 var _ backend = (*reopening)(nil)
@@ -136,6 +138,9 @@ func (r *reopening) end(a *attempt, b backend, err error) {
 		return
 	}
 	a.b, r.b, r.reason = b, b, ""
+	if r.retired {
+		b.retire()
+	}
 	r.log.Warn().Msg("the store is open now")
 }
 
@@ -182,6 +187,16 @@ func (r *reopening) problem() string {
 		return "cannot open the store: " + reason
 	}
 	return ""
+}
+
+// retire is for the backend that there is, or will be.
+func (r *reopening) retire() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retired = true
+	if r.b != nil {
+		r.b.retire()
+	}
 }
 
 func (r *reopening) close() error {

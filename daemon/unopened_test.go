@@ -18,13 +18,14 @@ import (
 )
 
 // openBackend echoes.
-type openBackend struct{ closed bool }
+type openBackend struct{ closed, retired bool }
 
 func (b *openBackend) serve(ctx context.Context, s io.ReadWriter, p Peer) error {
 	return echo(ctx, s, p)
 }
 func (b *openBackend) converse(context.Context, io.ReadWriter, Peer, bool) error { return io.EOF }
 func (b *openBackend) building() []string                                        { return []string{"thing"} }
+func (b *openBackend) retire()                                                   { b.retired = true }
 func (b *openBackend) close() error                                              { b.closed = true; return nil }
 
 // TestReopening: while the store cannot be opened those who connect learn why, and the first after it can be heals it.

@@ -40,6 +40,16 @@ func Check(ref settings.StoreReference) error {
 	return err
 }
 
+// CheckKeys is Check, and reads the keys, too: upstream opens no cache without them, not even to read from it
+// (libstore/binary-cache-store.cc).
+func CheckKeys(ref settings.StoreReference) error {
+	p, err := parseParams(ref)
+	if err != nil {
+		return err
+	}
+	return p.readKeys()
+}
+
 func parseParams(ref settings.StoreReference) (params, error) {
 	p := params{compression: "xz", level: compression.DefaultLevel}
 	for _, param := range ref.Params {

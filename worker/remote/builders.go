@@ -128,6 +128,10 @@ func (b *Builders) reachable(m *Machine) (settings.StoreReference, error) {
 	}}, nil
 }
 
+// Retire closes idle connections to machines, and keeps none from now on: when we wait for the last client to leave, one
+// of those may lead to ourselves.
+func (b *Builders) Retire() error { return b.sites.close() }
+
 // Close closes what is idle and waits for what is ending. Nobody may use machines any more.
 func (b *Builders) Close() error {
 	b.ending.Wait()

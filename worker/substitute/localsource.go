@@ -104,6 +104,9 @@ func (l *Local) Realisation(ctx context.Context, _ Asker, id pathinfo.DrvOutput)
 // KnowsRealisation has a database at hand.
 func (l *Local) KnowsRealisation(context.Context, Asker, pathinfo.DrvOutput) bool { return true }
 
+// Holds tells of a database that is open for this alone.
+func (l *Local) Holds() bool { return l.own }
+
 // Close closes the store if it is not used otherwise.
 func (l *Local) Close() error {
 	if !l.own {

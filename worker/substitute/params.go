@@ -20,7 +20,7 @@ type params struct {
 
 // otherParams are those that belong to how objects are reached, which whoever does that reads, and to writing.
 var otherParams = []string{"compression", "compression-level", "parallel-compression", "write-nar-listing", "index-debug-info",
-	"secret-key", "secret-keys", "narinfo-compression", "ls-compression", "log-compression", "path-info-cache-size",
+	"secret-key", "secret-keys", "narinfo-compression", "ls-compression", "log-compression",
 	"system-features", "local-nar-cache", "tls-certificate", "tls-private-key",
 	"profile", "region", "scheme", "endpoint", "addressing-style", "multipart-upload", "multipart-chunk-size", "buffer-size",
 	"multipart-threshold", "storage-class", "versionId", "root", "state", "log", "real", "read-only", "require-sigs", "build-dir"}
@@ -52,6 +52,8 @@ func (p *params) set(name, value string) (known bool, err error) {
 		var want bool
 		want, err = settings.ParseBool(name, value)
 		p.wantMassQuery = &want
+	case "path-info-cache-size": // there is one for all stores, but nonsense is told
+		_, err = parseInt(name, value)
 	default:
 		return false, nil
 	}

@@ -72,6 +72,9 @@ func (p *Peer) WantMassQuery() bool { return p.store.Config().WantMassQuery }
 // Trusted is the parameter.
 func (p *Peer) Trusted() bool { return p.store.Config().Trusted }
 
+// Holds tells of connections.
+func (p *Peer) Holds() bool { return true }
+
 // Known gives an answer that is not old.
 func (p *Peer) Known(_ context.Context, _ Asker, path storepath.Path) (*narinfo.NarInfo, bool) {
 	return p.recent.Info("", path.HashPart(), narinfocache.TTLs{Positive: peerTTL})
@@ -172,6 +175,9 @@ func (p *Peer) OpenNAR(ctx context.Context, _ Asker, info *narinfo.NarInfo) (io.
 func (p *Peer) Realisation(ctx context.Context, _ Asker, id pathinfo.DrvOutput) (*pathinfo.Realisation, error) {
 	return p.store.Realisation(ctx, id)
 }
+
+// KnowsRealisation has to ask.
+func (p *Peer) KnowsRealisation(context.Context, Asker, pathinfo.DrvOutput) bool { return false }
 
 // Close hangs up.
 func (p *Peer) Close() error {

@@ -35,6 +35,8 @@ type registry struct {
 	stores map[storeKey]*opened
 	lists  map[string][]Source // complete ones by their references and client; dropped whenever stores changes
 	uses   uint64
+	// retired says that stores are held only as long as somebody uses them.
+	retired bool
 }
 
 // storeKey is a canonical reference, and the client where each has its own: what is in a directory may have been replaced
@@ -179,7 +181,7 @@ func (r *registry) get(ctx context.Context, sess *session.Session, ref settings.
 	o, err := r.opening.do(ctx, key, sess.Log, func(ctx context.Context, log activity.Sink) (*opened, error) {
 		begun := time.Now()
 		held := &withheld{Sink: log}
-		source, err := r.open(ctx, Asker{Settings: sess.Settings, Log: held}, ref)
+		source, err := r.openResting(ctx, Asker{Settings: sess.Settings, Log: held}, ref)
 		o := &opened{source: source, err: err, said: held.said, retry: time.Now().Add(min(time.Since(begun), retryAtMost))}
 		if err != nil {
 			o.source = nil
@@ -196,6 +198,34 @@ func (r *registry) get(ctx context.Context, sess *session.Session, ref settings.
 		return &opened{err: err}
 	}
 	return o
+}
+
+// openResting opens a store that is not held when nobody uses it.
+func (r *registry) openResting(ctx context.Context, a Asker, ref settings.StoreReference) (Source, error) {
+	source, err := r.open(ctx, a, ref)
+	if err != nil {
+		return nil, err
+	}
+	if h, ok := source.(holder); ok && h.Holds() {
+		return newResting(h, restAfter, func(ctx context.Context, a Asker) (Source, error) { return r.open(ctx, a, ref) }), nil
+	}
+	return source, nil
+}
+
+// retire gives back what stores hold that nobody uses, now and from now on.
+func (r *registry) retire() {
+	r.mu.Lock()
+	r.retired = true
+	var held []*resting
+	for _, o := range r.stores {
+		if h, ok := o.source.(*resting); ok {
+			held = append(held, h)
+		}
+	}
+	r.mu.Unlock()
+	for _, h := range held {
+		h.retire()
+	}
 }
 
 // withheld keeps errors back: who is told why a store cannot be opened is told of them, too, and once, however often that
@@ -238,6 +268,9 @@ func (r *registry) keep(key storeKey, o *opened) {
 	defer r.mu.Unlock()
 	r.uses++
 	o.used = r.uses
+	if h, ok := o.source.(*resting); ok && r.retired {
+		h.retire() // nobody uses it yet
+	}
 	if old := r.stores[key]; old != nil && o.source == nil && len(old.told) < maxTold {
 		o.told = old.told
 	}

@@ -60,6 +60,10 @@ func New(o Options) *Substituter {
 	return &Substituter{o: o, stores: newRegistry(o.Open)}
 }
 
+// Retire has connections to other daemons, and other stores, closed as soon as nobody uses them: when we wait for the last
+// client to leave, one of those may lead to ourselves.
+func (s *Substituter) Retire() { s.stores.retire() }
+
 // Close waits for what still runs and closes the stores. Nobody must ask any more.
 func (s *Substituter) Close() error {
 	s.aheads.close()

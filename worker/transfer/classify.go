@@ -86,7 +86,7 @@ func classify(ctx context.Context, err error, u *url.URL, stalled time.Duration,
 	switch {
 	case isOp && op.Op == "dial" && !op.Timeout():
 		return &fault{code: curlCouldntConnect, detail: fmt.Sprintf("Failed to connect to %s after %d ms: %s",
-			hostPort(u), elapsed, curlCouldntConnect.text())}
+			curlHostPort(u), elapsed, curlCouldntConnect.text())}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return &fault{code: curlTimedOut, detail: fmt.Sprintf("Connection timed out after %d milliseconds", elapsed)}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -103,6 +103,11 @@ func classify(ctx context.Context, err error, u *url.URL, stalled time.Duration,
 		detail = err.Error()
 	}
 	return &fault{code: curlRecvError, detail: detail}
+}
+
+// curlHostPort is hostPort as libcurl writes it: without brackets around an address of IPv6.
+func curlHostPort(u *url.URL) string {
+	return strings.NewReplacer("[", "", "]", "").Replace(hostPort(u))
 }
 
 // classifyTLS is nil for errors that have nothing to do with TLS.
