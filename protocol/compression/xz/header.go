@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
-	"hash/crc64"
 	"io"
 )
 
@@ -52,7 +51,7 @@ func newCheck(kind byte) check {
 	case 1:
 		c.h = crc32.NewIEEE()
 	case 4:
-		c.h = crc64.New(crc64.MakeTable(crc64.ECMA))
+		c.h = new(crc)
 	case 10:
 		c.h = sha256.New()
 	}
