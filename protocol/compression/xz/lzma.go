@@ -10,8 +10,8 @@ const (
 	maxMatch     = 273
 	// overshoot is how far behind its end a match may be written, since it is copied in pieces of up to 32 bytes.
 	overshoot = 32
-	// slice is how much is decoded at once. Assembly is not interrupted, and who stops the world waits for it: that is
-	// a millisecond for so many bytes.
+	// slice is how much is decoded at once. It is still in the processor's cache when it is summed up and read. And assembly
+	// is not interrupted, who stops the world waits for it: that is a millisecond for so many bytes.
 	slice = 64 << 10
 )
 
@@ -89,20 +89,8 @@ func fill(p []prob) {
 	}
 }
 
-// decode decodes a chunk of size bytes into buf[w:end], behind which at least overshoot bytes more have room. The bytes
-// before w, up to the last reset of the dictionary or as far as the dictionary reaches, are what matches refer to.
-func (m *model) decode(in *packed, size uint, buf []byte, w, end uint) error {
-	ok := m.begin(in, w)
-	for buf = buf[:end+overshoot]; ok && w < end; {
-		w, ok = m.packets(in, size, buf, w, min(end, w+slice), end)
-	}
-	if !ok || !m.finish(in, size) {
-		return ErrData
-	}
-	return nil
-}
-
-// begin starts on a chunk whose contents go to w in the dictionary.
+// begin starts on a chunk whose contents go to w in the dictionary. What is before, up to the last reset of the dictionary
+// or as far as the dictionary reaches, is what matches refer to. [model.packets] decodes it.
 func (m *model) begin(in *packed, w uint) bool {
 	m.rng, m.code, m.at = 1<<32-1, binary.BigEndian.Uint32(in[1:5]), 5
 	// A position outside of the range would stay there up to the end, where it must be zero.

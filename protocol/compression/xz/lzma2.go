@@ -16,7 +16,7 @@ const (
 type chunks struct {
 	model      *model
 	in         *packed
-	buf        []byte // the dictionary, with what is decoded of the present chunk behind it
+	buf        []byte // the dictionary, with the present chunk behind it
 	dictionary uint   // its size: so far back may matches reach
 	w          uint   // end of what is decoded
 	given      uint   // end of what has been read of it
@@ -24,16 +24,22 @@ type chunks struct {
 	needProps  bool
 	ended      bool
 	packedSize uint64 // of what has been taken in
+
+	end    uint // of the compressed chunk that is being decoded; 0 if there is none
+	inSize uint // of that chunk, as it is in in
 }
 
 // begin starts on a block with a dictionary of the size.
 func (c *chunks) begin(dictionary uint) {
 	c.dictionary, c.w, c.given, c.packedSize = dictionary, 0, 0, 0
-	c.needReset, c.needProps, c.ended = true, true, false
+	c.needReset, c.needProps, c.ended, c.end = true, true, false, 0
 }
 
-// next decodes one chunk, or notes the end. All that was decoded has been read.
+// next decodes one chunk or a slice of it, or notes the end. All that was decoded has been read.
 func (c *chunks) next(r *bufio.Reader) error {
+	if c.end > 0 {
+		return c.slice()
+	}
 	control, err := r.ReadByte()
 	switch {
 	case err != nil:
@@ -89,11 +95,24 @@ func (c *chunks) compressed(r *bufio.Reader, control byte) error {
 		return ErrData
 	}
 	c.makeRoom(size)
-	if err := c.model.decode(c.in, packedSize, c.buf, c.w, c.w+size); err != nil {
-		return err
+	if !c.model.begin(c.in, c.w) {
+		return ErrData
 	}
-	c.w += size
+	c.end, c.inSize = c.w+size, packedSize
 	c.packedSize += 5 + uint64(packedSize)
+	return c.slice()
+}
+
+// slice decodes a part of a chunk.
+func (c *chunks) slice() error {
+	w, ok := c.model.packets(c.in, c.inSize, c.buf[:c.end+overshoot], c.w, min(c.end, c.w+slice), c.end)
+	if ok && w == c.end {
+		ok, c.end = c.model.finish(c.in, c.inSize), 0
+	}
+	if !ok {
+		return ErrData
+	}
+	c.w = w
 	return nil
 }
 
