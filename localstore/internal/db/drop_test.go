@@ -106,6 +106,45 @@ func randomStore(t testing.TB, db *DB, seed uint64, n int) []string {
 	return paths
 }
 
+// scattered gives some of the paths and all that need them, the latter first.
+func scattered(t testing.TB, db *DB, seed uint64) []string {
+	t.Helper()
+	g, err := db.LoadGraph(t.Context(), GraphOptions{})
+	must(t, err)
+	r := rand.New(rand.NewPCG(seed, 1))
+	chosen := make([]bool, len(g.Paths))
+	var out []string
+	for n := range chosen {
+		chosen[n] = r.IntN(100) == 0
+		for _, ref := range g.References(int32(n)) {
+			chosen[n] = chosen[n] || chosen[ref]
+		}
+		if chosen[n] {
+			out = append(out, g.Paths[n])
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// Numbers that follow one another are told by the first and the last, unless they are few.
+func TestRunsOf(t *testing.T) {
+	ids := []int64{9, 30, 8, 7, 1, 6, 41, 40, 42, 5, 43}
+	want := rowRuns{runs: []rowRun{{5, 9}, {40, 43}}, others: "[1,30]"}
+	if got := runsOf(ids); got.others != want.others || !slices.Equal(got.runs, want.runs) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if ids[0] != 9 || ids[10] != 43 {
+		t.Errorf("the caller's numbers were sorted: %v", ids)
+	}
+	if got := runsOf([]int64{3}); got.runs != nil || got.others != "[3]" {
+		t.Errorf("of one: %v", got)
+	}
+	if got := runsOf([]int64{4, 3, 2, 1}); len(got.runs) != 1 || got.others != "" {
+		t.Errorf("of four: %v", got)
+	}
+}
+
 // What Drop leaves is what the database's own rules leave.
 func TestDropIsLikeInvalidate(t *testing.T) {
 	for _, ca := range []bool{false, true} {
@@ -119,6 +158,9 @@ func TestDropIsLikeInvalidate(t *testing.T) {
 					paths := randomStore(t, db, seed, 400)
 					some := slices.Clone(paths[100+10*int(seed):])
 					slices.Reverse(some)
+					if seed%2 == 1 {
+						some = scattered(t, db, seed)
+					}
 					if i == 0 {
 						dropAll(t, db, some, rowsOf(t, db, some))
 					} else {

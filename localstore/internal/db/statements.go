@@ -66,6 +66,11 @@ const (
 	stmtQueryAnyRealisation
 	stmtQuerySchemaVersion
 	stmtListUnknownOwners
+	stmtDeleteReferencesOfRun
+	stmtDeleteOutputsOfRun
+	stmtDeleteRun
+	stmtQueryAnyReferrerOfRun
+	stmtQueryAnyRealisationOfRun
 	stmtCountRowsBeyond
 	stmtCount
 )
@@ -125,6 +130,11 @@ var statementFiles = [stmtCount]string{
 	stmtQueryAnyRealisation:      "query_any_realisation",
 	stmtQuerySchemaVersion:       "query_schema_version",
 	stmtListUnknownOwners:        "list_unknown_owners",
+	stmtDeleteReferencesOfRun:    "delete_references_of_run",
+	stmtDeleteOutputsOfRun:       "delete_outputs_of_run",
+	stmtDeleteRun:                "delete_run",
+	stmtQueryAnyReferrerOfRun:    "query_any_referrer_of_run",
+	stmtQueryAnyRealisationOfRun: "query_any_realisation_of_run",
 	stmtCountRowsBeyond:          "count_rows_beyond",
 }
 

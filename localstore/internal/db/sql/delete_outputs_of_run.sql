@@ -1,0 +1,1 @@
+delete from DerivationOutputs where drv between ?1 and ?2

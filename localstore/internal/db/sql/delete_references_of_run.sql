@@ -1,0 +1,1 @@
+delete from Refs where referrer between ?1 and ?2
