@@ -80,3 +80,23 @@ func BenchmarkDelete(b *testing.B) {
 		}
 	}
 }
+
+// TestDeleteNested: directories that hold nothing but directories are divided among goroutines down to the last.
+func TestDeleteNested(t *testing.T) {
+	for _, others := range []int{0, 1, 3} {
+		d := tempDir(t)
+		for i := range 7 {
+			for j := range 5 {
+				fillTree(t, fmt.Sprintf("%s/x/a%d/b%d", d.Path(), i, j), 3, 2)
+			}
+		}
+		del := &deleter{ctx: ctx, lists: &d.lists, slots: make(chan struct{}, others)}
+		gone, err := del.entry(d.lists.borrow(), d.fd, d.Path(), &entry{name: "x", kind: unix.S_IFDIR}, 0)
+		if want := uint64(7 * 5 * 3 * 2 * 8); !gone || err != nil || del.freed.Load() != want {
+			t.Errorf("with %d others: gone %t, %v, freed %d, not %d", others, gone, err, del.freed.Load(), want)
+		}
+		if exists, err := d.Exists("x"); exists || err != nil {
+			t.Error(exists, err)
+		}
+	}
+}
