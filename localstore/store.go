@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -234,11 +235,14 @@ func (s *Store) RealDir() string { return s.opts.RealDir }
 // StateDir holds the database, roots and locks.
 func (s *Store) StateDir() string { return s.opts.StateDir }
 
-// Tidy gives space back that the database does not need any more, if that costs little and nobody waits for it.
+// Tidy has space given back that the database does not need any more, if that costs little and nobody waits for it. It
+// returns at once; Close waits.
 func (s *Store) Tidy() {
 	h := s.acquire()
-	defer h.release()
-	h.db.Tidy()
+	go func() {
+		defer h.release() // for which Close waits
+		h.db.Tidy()
+	}()
 }
 
 // Reserve makes the file again that a collection deletes to have room to work, if there is space for it.
@@ -257,8 +261,21 @@ func (s *Store) RealPath(p storepath.Path) string { return s.opts.RealDir + "/" 
 // step tells Options.Step of a step that was done.
 func (s *Store) step(name string) error { return s.opts.Step(name) }
 
+// nameIn gives the name of a path directly within the store directory, if it is written the usual way.
+func (h *handle) nameIn(realPath string) (name string, ok bool) {
+	dir := h.root.Path()
+	if len(realPath) <= len(dir)+1 || realPath[:len(dir)] != dir || realPath[len(dir)] != '/' {
+		return "", false
+	}
+	name = realPath[len(dir)+1:]
+	return name, name != "." && name != ".." && strings.IndexByte(name, '/') < 0
+}
+
 // split gives the open directory and the name within it of a path on disk, which is the store's own or another.
 func (h *handle) split(realPath string) (dir *fstree.Dir, name string, closeDir func(), err error) {
+	if name, ok := h.nameIn(realPath); ok {
+		return h.root, name, func() {}, nil
+	}
 	parent, name := filepath.Split(filepath.Clean(realPath))
 	if parent = filepath.Clean(parent); parent == h.root.Path() {
 		return h.root, name, func() {}, nil

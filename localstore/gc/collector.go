@@ -33,7 +33,8 @@ type Store interface {
 	DropRows(ctx context.Context, paths []storepath.Path, rows db.Rows) (done int, err error)
 	// SyncDropped returns once not even a power cut can make those paths valid again.
 	SyncDropped() error
-	// Tidy gives space back that the database does not need any more, if that costs little and nobody waits.
+	// Tidy has space given back that the database does not need any more, if that costs little and nobody waits. It
+	// returns at once.
 	Tidy()
 	// Reserve puts space aside for the next collection, as much as there is.
 	Reserve()

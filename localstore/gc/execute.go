@@ -22,6 +22,10 @@ const (
 	// next rows are deleted, and once for all that came meanwhile.
 	batchesAhead = 8
 
+	// jobsAhead is how many trees may wait for who deletes them. While they do the next batches collect, which then share
+	// a sync; those who delete are not kept waiting for long.
+	jobsAhead = 256
+
 	// maxDeleters is how many trees are deleted at once, at most. File systems gain little from more.
 	maxDeleters = 4
 
@@ -62,7 +66,7 @@ type job struct {
 func (r *run) execute(ctx context.Context, g *graph, p *plan, left *leftovers) error {
 	r.claims.planned(garbage(g, p, left))
 	r.results.Paths = make([]string, 0, len(p.dead)+len(left.junk))
-	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, size: minBatch, jobs: make(chan job, batchSize), dropped: make(chan []job, batchesAhead)}
+	e := &executor{run: r, ctx: ctx, g: g, plan: p, left: left, size: minBatch, jobs: make(chan job, jobsAhead), dropped: make(chan []job, batchesAhead)}
 	for range min(max(2, runtime.NumCPU()), maxDeleters) {
 		e.workers.Go(e.work)
 	}

@@ -130,10 +130,40 @@ func (p *plan) hasOthers(g *graph, count int) bool {
 	return count < 0
 }
 
-// sort puts the nodes into the order of deletion: a node's turn comes when none is left that refers to it.
+// sort puts the nodes into the order of deletion: a node's turn comes when none is left that refers to it. The oldest of
+// those that nothing refers to come first, each followed by what only it had needed. That was mostly registered just
+// before, so that what goes together lies together in the database, too.
 func (p *plan) sort(g *graph, set []bool) {
-	referrers := make([]int32, len(g.paths))
-	total := 0
+	const taken = -1
+	referrers, total := p.countReferrers(g, set)
+	p.dead = make([]int32, 0, total)
+	var free []int32
+	for n, in := range set {
+		if !in || referrers[n] != 0 {
+			continue
+		}
+		for free = append(free, int32(n)); len(free) > 0; {
+			n := free[len(free)-1]
+			free = free[:len(free)-1]
+			referrers[n] = taken
+			p.dead = append(p.dead, n)
+			for _, ref := range g.references(n) {
+				if set[ref] && ref != n {
+					if referrers[ref]--; referrers[ref] == 0 {
+						free = append(free, ref)
+					}
+				}
+			}
+		}
+	}
+	if len(p.dead) < total {
+		p.findCycles(g, set, referrers)
+	}
+}
+
+// countReferrers gives, for each node of the set, how many others of the set refer to it, and how many nodes those are.
+func (p *plan) countReferrers(g *graph, set []bool) (referrers []int32, total int) {
+	referrers = make([]int32, len(g.paths))
 	for n, in := range set {
 		if !in {
 			continue
@@ -145,24 +175,7 @@ func (p *plan) sort(g *graph, set []bool) {
 			}
 		}
 	}
-	p.dead = make([]int32, 0, total)
-	for n, in := range set {
-		if in && referrers[n] == 0 {
-			p.dead = append(p.dead, int32(n))
-		}
-	}
-	for i := 0; i < len(p.dead); i++ {
-		for _, ref := range g.references(p.dead[i]) {
-			if set[ref] && ref != p.dead[i] {
-				if referrers[ref]--; referrers[ref] == 0 {
-					p.dead = append(p.dead, ref)
-				}
-			}
-		}
-	}
-	if len(p.dead) < total {
-		p.findCycles(g, set, referrers)
-	}
+	return referrers, total
 }
 
 // findCycles looks among the nodes that were never free of referrers. Each has one, so going from referrer to referrer leads
@@ -181,7 +194,7 @@ func (p *plan) findCycles(g *graph, set []bool, referrers []int32) {
 	})
 	seen := make([]int32, len(g.paths)) // the walk in which a node was met; 0 for none
 	for n, in := range set {
-		if !in || referrers[n] == 0 || seen[n] != 0 {
+		if !in || referrers[n] <= 0 || seen[n] != 0 {
 			continue
 		}
 		walk, at := int32(n+1), int32(n)

@@ -176,6 +176,16 @@ func checkOrder(t *testing.T, s *shape, dead []int32) {
 	}
 }
 
+// What only one path had needed goes with it, and the oldest such path goes first.
+func TestPlanKeepsClosuresTogether(t *testing.T) {
+	s := &shape{n: 9, refs: map[int][]int{2: {0, 1}, 5: {0, 3, 4}, 4: {3}, 8: {5, 6, 7}, 7: {6, 7}}}
+	p := makePlan(mustGraph(t, s.rows(), false, false), nil, []int32{0, 1, 2, 3, 4, 5, 6, 7, 8}, &Request{Action: DeleteDead, WholeStore: true})
+	if diff := cmp.Diff([]int32{2, 1, 8, 7, 6, 5, 4, 3, 0}, p.dead); diff != "" {
+		t.Errorf("order of deletion (-want +got):\n%s", diff)
+	}
+	checkOrder(t, s, p.dead)
+}
+
 func TestPlanWholeStoreAgainstDefinition(t *testing.T) {
 	for seed := range uint64(600) {
 		r := rand.New(rand.NewPCG(seed, 1))
