@@ -23,10 +23,27 @@ func collections() []workload {
 		{name: "mark 20,000 densely connected live paths", unit: "s", lessIsBetter: true, prepare: fillRooted, run: mark, read: seconds},
 		{name: "collect a tree of 30,000 files", unit: "files/s", prepare: keepTree, run: collectTree},
 		{name: "find 2,000 roots", unit: "ms", lessIsBetter: true, prepare: fillRoots, run: findRoots, read: milliseconds},
-		{name: "queries while 200,000 paths are collected, p99", unit: "ms", lessIsBetter: true, prepare: fillMuch, run: besideCollection(query), read: stored},
-		{name: "adds while 200,000 paths are collected, p99", unit: "ms", lessIsBetter: true, prepare: fillMuch, run: besideCollection(addSomething), read: stored},
+		meanwhile("queries", query),
+		meanwhile("adds", addSomething),
 	}
 }
+
+// meanwhile is a table of how long something takes while many paths are collected, and how long those take.
+func meanwhile(name string, what func(context.Context, *client.Client, int, []storepath.Path) error) workload {
+	return workload{
+		name: name + " while 200,000 paths are collected, p99", unit: "ms", lessIsBetter: true,
+		prepare: fillMuch, run: besideCollection(what),
+		read: func(b *bench, _ float64, _ time.Duration) float64 { return b.state.(latencies).p99 },
+		also: []string{"the same, p50", "the same, p99.9", "the same, the longest", "the collection beside them"},
+		further: func(b *bench) []float64 {
+			l := b.state.(latencies)
+			return []float64{l.p50, l.p999, l.longest, l.collection}
+		},
+	}
+}
+
+// latencies are in milliseconds: what so many of a hundred took at most, the longest, and the collection beside them.
+type latencies struct{ p50, p99, p999, longest, collection float64 }
 
 // whole is a request about the whole store.
 func whole(action protocol.GCAction) protocol.GCRequest {
@@ -144,7 +161,7 @@ func addSomething(ctx context.Context, c *client.Client, i int, _ []storepath.Pa
 	return err
 }
 
-// besideCollection repeats something while a collection runs, and leaves the time that 99 of 100 took at most.
+// besideCollection repeats something while a collection runs, and leaves the latencies.
 func besideCollection(what func(context.Context, *client.Client, int, []storepath.Path) error) func(*bench) (float64, error) {
 	return func(b *bench) (float64, error) {
 		paths := b.state.([]storepath.Path)
@@ -163,8 +180,14 @@ func besideCollection(what func(context.Context, *client.Client, int, []storepat
 		for i := 0; ; i++ {
 			select {
 			case err := <-collected:
-				b.report(time.Since(begin), took)
-				return float64(len(took)), err
+				if err == nil && len(took) == 0 {
+					err = errors.New("the collection was over before anything else was done")
+				}
+				if err != nil {
+					return 0, err
+				}
+				b.state = latenciesOf(time.Since(begin), took)
+				return float64(len(took)), nil
 			default:
 			}
 			start := time.Now()
@@ -176,11 +199,9 @@ func besideCollection(what func(context.Context, *client.Client, int, []storepat
 	}
 }
 
-// report notes how long each took.
-func (b *bench) report(all time.Duration, took []time.Duration) {
+// latenciesOf sorts what each took beside a collection that took all.
+func latenciesOf(all time.Duration, took []time.Duration) latencies {
 	slices.Sort(took)
 	at := func(part float64) float64 { return took[int(part*float64(len(took)-1))].Seconds() * 1000 }
-	b.state = at(0.99)
-	fmt.Fprintf(os.Stderr, "bench: %s: %d in %.2f s of collection: p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms, max %.2f ms\n",
-		b.binary, len(took), all.Seconds(), at(0.5), at(0.99), at(0.999), at(1))
+	return latencies{p50: at(0.5), p99: at(0.99), p999: at(0.999), longest: at(1), collection: all.Seconds() * 1000}
 }

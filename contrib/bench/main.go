@@ -115,6 +115,8 @@ type result struct {
 	value float64
 	// cpu is in seconds, per operation.
 	cpu float64
+	// further are the figures of the rows that come with the workload's own.
+	further []float64
 }
 
 // alternate runs a workload on each daemon in turn, rounds times.
@@ -135,21 +137,30 @@ func alternate(ctx context.Context, w workload, scratch *scratch, daemons []stri
 // row prints the medians; CPU time is ours for one operation. A ratio above 1 means that ours is better, whether
 // the unit counts time, memory or speed.
 func row(out *tabwriter.Writer, w workload, results [][]result) {
-	value := func(r result) float64 { return r.value }
 	cpu := func(r result) float64 { return r.cpu }
+	ours := median(results[0], cpu)
+	cells(out, w, w.name, fmt.Sprintf("%.3g", ours*1e6), results, func(r result) float64 { return r.value }, func(other []result) string {
+		if ours > 0 {
+			return fmt.Sprintf("%.2f", median(other, cpu)/ours)
+		}
+		return "-"
+	})
+	for i, name := range w.also {
+		cells(out, w, name, "-", results, func(r result) float64 { return r.further[i] }, func([]result) string { return "-" })
+	}
+}
+
+// cells prints a row of one of the figures.
+func cells(out *tabwriter.Writer, w workload, name, cpu string, results [][]result, value func(result) float64, cpuRatio func([]result) string) {
 	ours := median(results[0], value)
-	fmt.Fprintf(out, "%s\t%s\t%s\t%s", w.name, w.unit, figure(ours), fmt.Sprintf("%.3g", median(results[0], cpu)*1e6))
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s", name, w.unit, figure(ours), cpu)
 	for _, other := range results[1:] {
 		theirs := median(other, value)
 		ratio := ours / theirs
 		if w.lessIsBetter {
 			ratio = theirs / ours
 		}
-		cpuRatio := "-"
-		if c := median(results[0], cpu); c > 0 {
-			cpuRatio = fmt.Sprintf("%.2f", median(other, cpu)/c)
-		}
-		fmt.Fprintf(out, "\t%s\t%.2f\t%s", figure(theirs), ratio, cpuRatio)
+		fmt.Fprintf(out, "\t%s\t%.2f\t%s", figure(theirs), ratio, cpuRatio(other))
 	}
 	fmt.Fprintln(out)
 }

@@ -20,6 +20,9 @@ type workload struct {
 	run func(*bench) (float64, error)
 	// read, if not nil, gives the figure instead of operations per second.
 	read func(b *bench, operations float64, took time.Duration) float64
+	// also are the names of further rows in the same unit, and further the figures of those.
+	also    []string
+	further func(b *bench) []float64
 }
 
 // bench is one run of a workload on one daemon.
@@ -68,6 +71,9 @@ func once(ctx context.Context, w workload, scratch *scratch, binary string, o op
 	r := result{value: operations / took.Seconds(), cpu: (d.cpu() - cpu) / operations}
 	if w.read != nil {
 		r.value = w.read(b, operations, took)
+	}
+	if w.further != nil {
+		r.further = w.further(b)
 	}
 	return r, nil
 }
