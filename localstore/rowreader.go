@@ -97,8 +97,13 @@ func (r *rowReader) each(ctx context.Context, f func(context.Context, validRow) 
 
 // onAllProcessors runs f once for each processor, and stops at the first error.
 func onAllProcessors(ctx context.Context, f func(context.Context) error) error {
+	return onWorkers(ctx, runtime.GOMAXPROCS(0), f)
+}
+
+// onWorkers is onAllProcessors for so many goroutines.
+func onWorkers(ctx context.Context, n int, f func(context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for range runtime.GOMAXPROCS(0) {
+	for range n {
 		group.Go(func() error { return f(ctx) })
 	}
 	return group.Wait()

@@ -95,6 +95,7 @@ type verifier struct {
 	errors atomic.Bool
 	// Valid paths that were looked for and are not there.
 	missing map[storepath.Path]struct{}
+	pairs   *pairing // of those that check contents; nil until then
 
 	logging sync.Mutex // messages that belong together come together
 }
@@ -176,7 +177,7 @@ func (v *verifier) repair(ctx context.Context, p storepath.Path) error {
 		v.errors.Store(true)
 		return nil
 	}
-	err := v.opts.RepairPath(ctx, p)
+	err := v.pairs.away(func() error { return v.opts.RepairPath(ctx, p) })
 	if err == nil {
 		return nil
 	}
@@ -265,7 +266,9 @@ func (v *verifier) allContents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return onAllProcessors(ctx, func(ctx context.Context) error {
+	v.pairs = newPairing()
+	return onWorkers(ctx, v.pairs.count(), func(ctx context.Context) error {
+		defer v.pairs.change(-1)
 		return rows.each(ctx, func(ctx context.Context, r validRow) error {
 			if _, missing := v.missing[r.path]; missing {
 				return nil
@@ -318,8 +321,13 @@ func (v *verifier) hash(ctx context.Context, r validRow) error {
 }
 
 func (v *verifier) sum(ctx context.Context, p storepath.Path) (nixhash.Hash, uint64, error) {
-	sum := &plainSum{hash: nixhash.SHA256.New()}
+	sum := &plainSum{hash: nixhash.SHA256.New(), pairs: v.pairs}
 	err := v.s.dumpMapped(ctx, v.h, p, sum)
+	if errors.Is(err, errTogether) {
+		// The other one's file, perhaps.
+		sum = &plainSum{hash: nixhash.SHA256.New()}
+		err = v.s.dumpMapped(ctx, v.h, p, sum)
+	}
 	return nixhash.FromSum(nixhash.SHA256, sum.hash), sum.size, err
 }
 
@@ -387,11 +395,15 @@ func (s *Store) dumpMapped(ctx context.Context, h *handle, p storepath.Path, sum
 
 // plainSum hashes and counts. All processors are busy with other paths, so there is no use in [hashWriter].
 type plainSum struct {
-	hash hash.Hash
-	size uint64
+	hash  hash.Hash
+	size  uint64
+	pairs *pairing // to hash together with others; nil for alone
 }
 
 func (w *plainSum) Write(p []byte) (int, error) {
 	w.size += uint64(len(p))
-	return w.hash.Write(p)
+	if err := w.pairs.write(w.hash, p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }

@@ -19,7 +19,7 @@ type DumpOptions struct {
 	// CaseHack undoes what [RestoreOptions.CaseHack] did.
 	CaseHack bool
 	// Map has large files mapped rather than read. What the archive is written to must be done with its argument when Write
-	// returns, and must not hand it to other goroutines.
+	// returns. Other goroutines that it hands it to have to expect faults of memory.
 	Map bool
 	// Unread leaves the access times of what is read as they are, if the files are ours.
 	Unread bool
