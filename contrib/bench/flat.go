@@ -93,6 +93,7 @@ func (t *flatTable) row(ctx context.Context, binary string, n int, row func(cont
 	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(d.dir) // the next one needs the space
 	defer d.stop()
 	d.end()
 	return row(ctx, &bench{daemon: d, scratch: t.scratch, ctx: ctx, scale: 1}, n)
