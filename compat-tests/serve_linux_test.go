@@ -2,5 +2,8 @@ package compat
 
 import "nixdaemon/compat-tests/internal/cutdisk"
 
-// serveIfAsked makes this process a server of a disk whose power can be cut, if it was started for that.
-func serveIfAsked() { cutdisk.ServeIfAsked() }
+// serveIfAsked makes this process a server of a disk whose power can be cut, or somebody's end of a daemon, if it was started for that.
+func serveIfAsked() {
+	relayIfAsked()
+	cutdisk.ServeIfAsked()
+}

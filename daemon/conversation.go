@@ -65,7 +65,7 @@ func (l *plainLog) Message(level activity.Level, text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if level <= l.level {
-		fmt.Fprintln(l.out, marks().ReplaceAllString(text, ""))
+		fmt.Fprintln(l.out, strings.TrimSuffix(marks().ReplaceAllString(text, ""), "\n"))
 	}
 }
 

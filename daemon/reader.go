@@ -11,12 +11,12 @@ import (
 // what is written to out any more. A client that has only closed our standard
 // input may still wait for an answer. stop ends the watch; gone is not called
 // after it returns.
-func watchReader(out *os.File, gone func()) (stop func(), err error) {
+func watchReader(out int, gone func()) (stop func(), err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	fds := []unix.PollFd{{Fd: int32(out.Fd())}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(out)}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		defer r.Close()

@@ -53,6 +53,37 @@ func (r *recovery) text() string {
 	return fmt.Sprintf("still checking what was written before the machine went down: %d of %d paths", r.done, r.total)
 }
 
+// telling calls tell once the verification has begun, and then every so often while it goes on, until stop is called,
+// after which it is not called any more.
+func (r *recovery) telling(every time.Duration, tell func(text string)) (stop func()) {
+	begun, enough := r.begun(), make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		select {
+		case <-begun:
+		case <-enough:
+			return
+		}
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for told := ""; ; {
+			if text := r.text(); text != told {
+				told = text
+				tell(text)
+			}
+			select {
+			case <-tick.C:
+			case <-enough:
+				return
+			}
+		}
+	})
+	return func() {
+		close(enough)
+		wait.Wait()
+	}
+}
+
 // open makes the attempt.
 func (a *attempt) open(ctx context.Context, open func(context.Context) (backend, error)) {
 	defer close(a.done)

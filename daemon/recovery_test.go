@@ -128,3 +128,20 @@ func TestRecoveringClientGoes(t *testing.T) {
 		t.Error("served without a store")
 	}
 }
+
+// TestRecoveryTelling tells nothing before it begins and once enough was told, each state once.
+func TestRecoveryTelling(t *testing.T) {
+	var how recovery
+	told := make(chan string)
+	stop := how.telling(time.Millisecond, func(text string) { told <- text })
+	how.note(0, 2000)
+	if got := <-told; got != "still checking what was written before the machine went down: 0 of 2000 paths" {
+		t.Errorf("told %q", got)
+	}
+	how.note(300, 2000)
+	if got := <-told; !strings.HasSuffix(got, ": 300 of 2000 paths") {
+		t.Errorf("told %q", got)
+	}
+	stop()
+	new(recovery).telling(time.Hour, func(text string) { t.Error(text) })()
+}

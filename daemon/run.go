@@ -173,8 +173,9 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	first := &attempt{done: make(chan struct{})}
 	go first.open(openCtx, open) // it is waited for here, or by the backend
 	begun := watch.recovery.begun()
-	if control.TakesOver() {
-		begun = nil
+	told := func() {}
+	if control.TakesOver() { // who served until now goes on until we are ready
+		begun, told = nil, watch.recovery.telling(tellEvery, func(text string) { log.Warn().Msg(text) })
 	}
 	var b backend
 	select {
@@ -183,6 +184,7 @@ func runServer(signals <-chan os.Signal, cfg *config.Config, control *supervisor
 	case <-begun:
 		b = startRecovering(&reopening{ctx: ctx, open: open, opened: known, log: log, cfg: cfg, tellEvery: tellEvery}, first, &watch.recovery, stopOpening)
 	}
+	told()
 	opened()
 	var unopened *unopenedError
 	switch r, _ := b.(*reopening); {

@@ -9,26 +9,34 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"nixdaemon/daemon/config"
 	"nixdaemon/daemon/status/daemonlog"
 	"nixdaemon/protocol"
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/client"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/worker"
 	"nixdaemon/worker/settings"
 )
 
-// stdio is standard input and output as one stream.
-type stdio struct {
-	io.Reader
-	io.Writer
-}
-
 // runStdio serves one client on standard input and output, who is trusted
 // unless the command line says otherwise: whoever started us could as well
 // have opened the store.
 func runStdio(ctx context.Context, cfg *config.Config) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := newStdio(ctx, unix.Stdin, unix.Stdout)
+	if err != nil {
+		return err
+	}
+	defer stream.close()
+	unwatch, err := watchReader(unix.Stdout, cancel)
+	if err != nil {
+		return err
+	}
+	defer unwatch()
 	log := newStdioLog(cfg.Settings)
 	through := throughDaemon(ctx, cfg)
 	events, audit := stdioEvents(cfg.Settings, log)
@@ -41,24 +49,14 @@ func runStdio(ctx context.Context, cfg *config.Config) error {
 	if through == cfg { // else the daemon has an eye on us
 		watch.add(w)
 	}
-	b, err := assemble(ctx, through, 0, log, watch, nil)
+	b, err := assembleTelling(ctx, through, log, watch)
 	if err != nil {
 		return err
 	}
 	peer := Peer{Identity: Identity{User: ownName(), PID: os.Getppid()}, Trusted: cfg.Trust != config.TrustNone, Client: 1}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { os.Stdin.Close() })
-	defer stop()
-	unwatch, err := watchReader(os.Stdout, cancel)
-	if err != nil {
-		return errors.Join(err, b.close())
-	}
-	defer unwatch()
 	peer.Audit = func(p worker.Privilege) { w.audit(peer, p) }
 	seen := watch.Connected(Connection{Peer: peer, Since: time.Now()})
 	peer.Observer = seen
-	stream := stdio{os.Stdin, os.Stdout}
 	if cfg.Mode == config.ModeServe {
 		err = b.converse(ctx, stream, peer, cfg.Write)
 	} else {
@@ -69,6 +67,18 @@ func runStdio(ctx context.Context, cfg *config.Config) error {
 	}
 	seen.Disconnected(err)
 	return errors.Join(err, b.close())
+}
+
+// assembleTelling is assemble for somebody who has not been greeted yet, but sees our standard error: ssh shows it. There
+// it says how far the verification is, if there is one.
+func assembleTelling(ctx context.Context, cfg *config.Config, log zerolog.Logger, watch *observers) (backend, error) {
+	plain := &plainLog{out: os.Stderr, level: activity.Warn}
+	defer watch.recovery.telling(tellEvery, func(text string) { plain.Message(activity.Warn, text) })()
+	b, err := assemble(ctx, cfg, 0, log, watch, nil)
+	if f, ok := b.(*forwarding); ok {
+		f.options.Log = plain
+	}
+	return b, err
 }
 
 // stdioEvents are the logs for what a client on standard input does, and for
@@ -101,7 +111,8 @@ func throughDaemon(ctx context.Context, cfg *config.Config) *config.Config {
 	if cfg.Store.Kind != config.StoreLocal || cfg.Store.Reference.Kind != settings.ReferenceAuto || len(cfg.Store.Reference.Params) > 0 {
 		return cfg
 	}
-	c := client.New(client.Options{Dial: client.Unix(cfg.SocketPath), Dir: storepath.Dir(cfg.Store.StoreDir), MaxConns: 1})
+	c := client.New(client.Options{Dial: client.Unix(cfg.SocketPath), Dir: storepath.Dir(cfg.Store.StoreDir), MaxConns: 1,
+		Log: &plainLog{out: os.Stderr, level: activity.Warn}}) // it may have a store to verify first
 	defer c.Close()
 	info, err := c.Server(ctx)
 	if err != nil || info.Trust != protocol.Trusted {

@@ -25,7 +25,7 @@ func TestWatchReader(t *testing.T) {
 		}
 		defer w.Close()
 		gone := make(chan struct{})
-		stop, err := watchReader(w, func() { close(gone) })
+		stop, err := watchReader(int(w.Fd()), func() { close(gone) })
 		if err != nil {
 			t.Fatal(err)
 		}

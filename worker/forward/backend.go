@@ -29,6 +29,8 @@ type Options struct {
 	Elsewhere bool
 	// Mounted says that the files of a daemon on another machine are here, too, so that links can be roots there.
 	Mounted bool
+	// Log receives what the daemon says before Follow was called; nil drops it.
+	Log activity.Sink
 	// Version is what is offered; the zero value is protocol.ClientVersion.
 	Version protocol.Version
 }
@@ -59,6 +61,7 @@ func New(o Options) *Backend {
 		o.Version = protocol.ClientVersion()
 	}
 	b := &Backend{o: o}
+	b.log.Turn(o.Log)
 	b.client = b.connect(o.Version)
 	b.byHash = b.connect(protocol.Version{Number: o.Version.Number})
 	return b
