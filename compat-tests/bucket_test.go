@@ -59,7 +59,7 @@ func newBucket(t testing.TB, region string) *bucket {
 		}
 	}
 	cmd := exec.Command(os.Getenv("NIXDAEMON_S3_SERVER"), "--access", bucketKey, "--secret", bucketSecret, "--port", b.address, "--region", region, "--quiet",
-		"--keep-alive", "posix", "--sidecar", side, "--disableotmp", top)
+		"--virtual-domain", b.virtual(), "--keep-alive", "posix", "--sidecar", side, "--disableotmp", top)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
@@ -84,6 +84,12 @@ func newBucket(t testing.TB, region string) *bucket {
 		}
 		time.Sleep(20 * time.Millisecond) // there is nothing to wait for but the port
 	}
+}
+
+// virtual is the server where the bucket's name is part of the host's.
+func (b *bucket) virtual() string {
+	_, port, _ := net.SplitHostPort(b.address)
+	return "localhost:" + port
 }
 
 // url is the bucket as a store.

@@ -176,6 +176,7 @@ func (sc *scenario) setup(t *testing.T, env *testscript.Env) error {
 		env.Setenv("S3", sc.bucket.url())
 		env.Setenv("BUCKET", sc.bucket.dir)
 		env.Setenv("ENDPOINT", sc.bucket.address)
+		env.Setenv("VIRTUAL", sc.bucket.virtual())
 	}
 	env.Setenv("STORE", sc.scratch.path("store"))
 	env.Setenv("STATE", sc.scratch.path("var/nix"))

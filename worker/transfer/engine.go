@@ -170,7 +170,7 @@ func badPair(r *Request, why string) *fault {
 func (e *Engine) transport(key poolKey, config *tls.Config) *http.Transport {
 	t := &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return e.proxies.find(r.URL) },
-		DialContext:            (&net.Dialer{Timeout: key.connect, KeepAlive: keepAlive}).DialContext,
+		DialContext:            dialLocalhost((&net.Dialer{Timeout: key.connect, KeepAlive: keepAlive}).DialContext),
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    key.connect,
 		ForceAttemptHTTP2:      key.http2,

@@ -147,6 +147,17 @@ func (l *Location) bucketInHost(base *url.URL, amazon bool) (bool, error) {
 	return virtual, nil
 }
 
+// dotted tells whether the bucket would be named in the host if it had no dot.
+func (l *Location) dotted() bool {
+	return l.Endpoint == "" && (l.AddressingStyle == "" || l.AddressingStyle == "auto") && strings.Contains(l.Bucket, ".")
+}
+
+// dottedText warns of that (libstore/s3-url.cc, toHttpsUrl).
+func dottedText(bucket string) string {
+	return fmt.Sprintf("bucket name '%s' contains a dot; falling back to path-style addressing (virtual-hosted-style requires "+
+		"non-dotted bucket names for TLS certificate validity); set 'addressing-style=path' to silence this warning", bucket)
+}
+
 // escapePath escapes as signatures want it: everything but unreserved characters and slashes.
 func escapePath(path string) string {
 	const hex = "0123456789ABCDEF"

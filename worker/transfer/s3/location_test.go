@@ -46,6 +46,19 @@ func TestLocation(t *testing.T) {
 	}
 }
 
+// TestDotted: a bucket is warned of that is not where people would look for it.
+func TestDotted(t *testing.T) {
+	for text, want := range map[string]bool{
+		"s3://my.bucket/k": true, "s3://my.bucket/k?addressing-style=auto": true, "s3://bucket/k": false,
+		"s3://my.bucket/k?addressing-style=path": false, "s3://my.bucket/k?endpoint=server": false,
+	} {
+		l, err := Parse(text)
+		if err != nil || l.dotted() != want {
+			t.Errorf("%s: %v, %v", text, l, err)
+		}
+	}
+}
+
 func FuzzLocation(f *testing.F) {
 	for _, seed := range []string{"s3://bucket/key", "s3://b/k?endpoint=http://x/y&versionId=1", "s3://b.c/%2e%2e/x?addressing-style=path", "s3://b/k?endpoint=%00"} {
 		f.Add(seed)

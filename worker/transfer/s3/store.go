@@ -35,7 +35,7 @@ type Store struct {
 	threshold    int64
 	storageClass string
 
-	warned sync.Once
+	warned, warnedOfDot sync.Once
 }
 
 var _ transfer.Objects = (*Store)(nil)
@@ -143,6 +143,9 @@ func (s *Store) request(ctx context.Context, method, name string, query url.Valu
 	if err != nil {
 		return nil, err
 	}
+	if l.dotted() {
+		s.warnedOfDot.Do(func() { warn(c, dottedText(l.Bucket)) })
+	}
 	if len(query) > 0 {
 		u.RawQuery = query.Encode()
 	}
@@ -161,11 +164,13 @@ func (s *Store) request(ctx context.Context, method, name string, query url.Valu
 
 // warn tells once that requests are not signed.
 func (s *Store) warn(l *Location, err error, c *transfer.Call) {
-	s.warned.Do(func() {
-		if c.Log != nil {
-			c.Log.Message(activity.Warn, "\x1b[35;1mwarning:\x1b[0m "+Warning(l, err))
-		}
-	})
+	s.warned.Do(func() { warn(c, Warning(l, err)) })
+}
+
+func warn(c *transfer.Call, text string) {
+	if c.Log != nil {
+		c.Log.Message(activity.Warn, "\x1b[35;1mwarning:\x1b[0m "+text)
+	}
 }
 
 // Get opens an object.
