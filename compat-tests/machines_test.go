@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -144,7 +145,8 @@ func TestMachineShared(t *testing.T) {
 
 // TestLogins builds one thing after the other on a machine behind an OpenSSH
 // server: one login serves them all, in both protocols, and each build has its
-// whole log.
+// whole log. That is so, too, for people whose own configuration shares
+// connections: one that is there is used, and outlives the daemon.
 func TestLogins(t *testing.T) {
 	if err := noSSH(); err != nil {
 		t.Skip(err)
@@ -152,37 +154,79 @@ func TestLogins(t *testing.T) {
 	clients := requireClients(t)
 	c := clients[len(clients)-1]
 	for _, scheme := range []string{"ssh", "ssh-ng"} {
-		t.Run(scheme, func(t *testing.T) {
-			s, _ := elsewhere(t)
-			s.configureClient(t, c)
-			if err := os.WriteFile(s.path("etc/machines"), []byte(scheme+"://far - - 1 1\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			m := startMachine(t, s, c.program("nix-daemon"), "local?root="+s.path("far"), false)
-			d := startDaemon(t, s, shared.daemon, daemonOptions{env: []string{"NIX_SSHOPTS=-F " + s.path("ssh/config")}})
-			for i := range 4 {
-				const lines = 500
-				name := fmt.Sprint("logged-", i)
-				a := ask(t, s, c, s.socket(), build(shell(name, fmt.Sprintf("seq -f '%s says %%g' %d >&2; echo > $out", name, lines)))...)
-				a.wait(t)
-				n := 0
-				for line := range strings.Lines(a.said.String()) {
-					if !strings.Contains(line, " says ") {
-						continue
-					}
-					if n++; !strings.HasSuffix(line, fmt.Sprintf("%s says %d\n", name, n)) {
-						t.Fatalf("line %d of %s is %q", n, name, line)
-					}
-				}
-				if n != lines {
-					t.Errorf("%s has %d lines", name, n)
-				}
-			}
-			if n := strings.Count(m.log.String(), "Accepted publickey"); n != 1 {
-				t.Errorf("%d logins:\n%s", n, m.log.String())
-			}
-			mustStop(t, d)
-			m.stop()
-		})
+		for _, own := range []string{"", "shared", "shared already"} {
+			t.Run(strings.TrimSpace(scheme+" "+own), func(t *testing.T) { loginOnce(t, c, scheme, own) })
+		}
+	}
+}
+
+func loginOnce(t *testing.T, c client, scheme, own string) {
+	s, _ := elsewhere(t)
+	s.configureClient(t, c)
+	if err := os.WriteFile(s.path("etc/machines"), []byte(scheme+"://far - - 1 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := startMachine(t, s, c.program("nix-daemon"), "local?root="+s.path("far"), false)
+	if own != "" {
+		shareOwn(t, s)
+	}
+	if own == "shared already" {
+		mustSSH(t, s, "-fN", "far")
+		defer mustSSH(t, s, "-O", "exit", "far")
+	}
+	d := startDaemon(t, s, shared.daemon, daemonOptions{env: []string{"NIX_SSHOPTS=-F " + s.path("ssh/config")}})
+	for i := range 4 {
+		buildLogged(t, s, c, fmt.Sprint("logged-", i))
+	}
+	if n := strings.Count(m.log.String(), "Accepted publickey"); n != 1 {
+		t.Errorf("%d logins:\n%s", n, m.log.String())
+	}
+	mustStop(t, d)
+	if own == "shared already" {
+		mustSSH(t, s, "-O", "check", "far")
+	} else {
+		m.stop()
+	}
+}
+
+// shareOwn has ssh share connections without being asked to.
+func shareOwn(t *testing.T, s scratch) {
+	t.Helper()
+	config, err := os.OpenFile(s.path("ssh/config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(config, "\nHost *\n  ControlMaster auto\n  ControlPath %s\n  ControlPersist yes\n", s.path("ssh/own"))
+	if err := errors.Join(err, config.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustSSH(t *testing.T, s scratch, args ...string) {
+	t.Helper()
+	cmd := exec.Command("ssh", append([]string{"-F", s.path("ssh/config")}, args...)...)
+	// One that stays holds on to what it has.
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("ssh %s: %v", strings.Join(args, " "), err)
+	}
+}
+
+// buildLogged builds something that says much, and wants to hear all of it in its order.
+func buildLogged(t *testing.T, s scratch, c client, name string) {
+	t.Helper()
+	const lines = 500
+	a := ask(t, s, c, s.socket(), build(shell(name, fmt.Sprintf("seq -f '%s says %%g' %d >&2; echo > $out", name, lines)))...)
+	a.wait(t)
+	n := 0
+	for line := range strings.Lines(a.said.String()) {
+		if !strings.Contains(line, " says ") {
+			continue
+		}
+		if n++; !strings.HasSuffix(line, fmt.Sprintf("%s says %d\n", name, n)) {
+			t.Fatalf("line %d of %s is %q", n, name, line)
+		}
+	}
+	if n != lines {
+		t.Errorf("%s has %d lines", name, n)
 	}
 }

@@ -170,7 +170,8 @@ func (m *Master) commandLine(socket string, command []string) []string {
 	}
 	words := append([]string{"ssh", m.o.Authority.target(), "-x"}, m.options...)
 	if socket != "" {
-		words = append(words, "-S", socket)
+		// Without the shared connection ssh must not make one that nobody would end.
+		words = append(words, "-S", socket, "-oControlMaster=no")
 	}
 	if m.o.Verbose {
 		words = append(words, "-v")

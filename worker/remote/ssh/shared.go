@@ -30,7 +30,8 @@ func (m *Master) share(ctx context.Context) (socket string, err error) {
 
 // openShared starts ssh for nothing but its connection.
 func (m *Master) openShared(ctx context.Context, socket string) error {
-	words := []string{"ssh", m.o.Authority.target(), "-M", "-N", "-S", socket}
+	// Where the user's own configuration has connections persist ssh would go on by itself, in the background, for ever.
+	words := []string{"ssh", m.o.Authority.target(), "-M", "-N", "-S", socket, "-oControlPersist=no"}
 	if m.o.Verbose {
 		words = append(words, "-v")
 	}

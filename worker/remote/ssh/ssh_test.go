@@ -168,10 +168,10 @@ func TestShared(t *testing.T) {
 	}
 	socket := m.tempDir + "/ssh.sock"
 	rest := []string{"-oPermitLocalCommand=yes", "-oLocalCommand=echo started"}
-	command := append(append([]string{"example.org", "-x"}, rest...), "-S", socket, "--", "cat", "SHELL=/bin/sh")
+	command := append(append([]string{"example.org", "-x"}, rest...), "-S", socket, "-oControlMaster=no", "--", "cat", "SHELL=/bin/sh")
 	want := [][]string{
 		append(append([]string{"-O", "check", "example.org"}, rest...), "SHELL=/bin/sh"),
-		append(append([]string{"example.org", "-M", "-N", "-S", socket}, rest...), "SHELL=/bin/sh"),
+		append(append([]string{"example.org", "-M", "-N", "-S", socket, "-oControlPersist=no"}, rest...), "SHELL=/bin/sh"),
 		command, command,
 	}
 	if diff := cmp.Diff(want, calls()); diff != "" {
@@ -221,7 +221,7 @@ func TestKept(t *testing.T) {
 	for _, call := range calls() {
 		line := strings.Join(call, " ")
 		logins += strings.Count(line, " -N ")
-		commands += strings.Count(line, " -S "+m.tempDir+"/ssh.sock -- cat ")
+		commands += strings.Count(line, " -S "+m.tempDir+"/ssh.sock -oControlMaster=no -- cat ")
 	}
 	if logins != 1 || commands != 3 {
 		t.Errorf("%d logins, %d commands: %q", logins, commands, calls())
