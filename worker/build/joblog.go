@@ -43,6 +43,13 @@ func (l *jobLog) release(holds int) {
 	}
 }
 
+// tell passes on what waits, however many have failed.
+func (l *jobLog) tell() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flush()
+}
+
 func (l *jobLog) flush() {
 	for _, call := range l.queue {
 		call.pass()

@@ -41,6 +41,25 @@ func TestJobLogHolds(t *testing.T) {
 	}
 }
 
+// TestJobLogTells what has begun, though another job that has failed since holds the log.
+func TestJobLogTells(t *testing.T) {
+	log := &recorder{}
+	l := &jobLog{sink: log}
+	l.hold()
+	l.Start(1, activity.Info, activity.Build, "second", nil, 0)
+	l.hold()
+	l.Stop(1)
+	l.release(1)
+	if len(log.starts) != 0 {
+		t.Errorf("not held: %+v", log.starts)
+	}
+	l.tell()
+	l.end()
+	if len(log.starts) != 1 || log.unstopped() != 0 {
+		t.Errorf("told of %+v, %d have not stopped", log.starts, log.unstopped())
+	}
+}
+
 // TestJobLogIsBounded: what is held is not without end, and nothing is lost or changes places.
 func TestJobLogIsBounded(t *testing.T) {
 	log := &recorder{}

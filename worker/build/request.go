@@ -218,6 +218,8 @@ func (r *request) letBegin() {
 		case <-r.s.base.Done():
 		}
 	}
+	// Those that have failed meanwhile, of which this request does not hear any more, hold the log, too.
+	r.jobs.tell()
 }
 
 func compareGoals(a, b *goal) int { return strings.Compare(a.key, b.key) }
