@@ -170,7 +170,10 @@ func loginOnce(t *testing.T, c client, scheme, own string) {
 	if own != "" {
 		shareOwn(t, s)
 	}
-	if own == "shared already" {
+	switch own {
+	case "shared": // there may be a connection at the end: that of who has none of our own
+		defer exec.Command("ssh", "-F", s.path("ssh/config"), "-O", "exit", "far").Run()
+	case "shared already":
 		mustSSH(t, s, "-fN", "far")
 		defer mustSSH(t, s, "-O", "exit", "far")
 	}
@@ -182,10 +185,11 @@ func loginOnce(t *testing.T, c client, scheme, own string) {
 		t.Errorf("%d logins:\n%s", n, m.log.String())
 	}
 	mustStop(t, d)
-	if own == "shared already" {
-		mustSSH(t, s, "-O", "check", "far")
-	} else {
+	switch own {
+	case "":
 		m.stop()
+	case "shared already":
+		mustSSH(t, s, "-O", "check", "far")
 	}
 }
 

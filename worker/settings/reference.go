@@ -293,6 +293,37 @@ func parseQuery(query string) ([]Param, bool) {
 	return slices.CompactFunc(params, func(a, b Param) bool { return a.Name == b.Name }), true
 }
 
+// references is the codec of a setting that is a list of store references. Parameters without a value are passed over,
+// with a warning (libutil/url.cc, decodeQuery).
+type references struct{ field[[]string] }
+
+func (r references) set(s *Settings, name, value string, extend bool, warn func(string)) error {
+	if err := r.field.set(s, name, value, extend, warn); err != nil {
+		return err
+	}
+	for _, word := range strings.Fields(value) {
+		for _, item := range withoutValue(word) {
+			warn("dubious URI query '" + item + "' is missing equal sign '=', ignoring")
+		}
+	}
+	return nil
+}
+
+// withoutValue gives the parameters of a reference that have none.
+func withoutValue(reference string) (items []string) {
+	reference, _, _ = strings.Cut(reference, "#")
+	_, query, _ := strings.Cut(reference, "?")
+	if query == "" {
+		return nil
+	}
+	for item := range strings.SplitSeq(query, "&") {
+		if !strings.Contains(item, "=") {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
 func encodePath(path string) string { return percentEncode(path, ":@/") }
 
 func percentEncode(s, keep string) string {

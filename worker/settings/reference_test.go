@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -45,4 +46,26 @@ func FuzzStoreReference(f *testing.F) {
 			t.Fatalf("%q gives %q gives %q: %v", uri, ref, again, err)
 		}
 	})
+}
+
+// TestReferencesWithoutValue: what upstream ignores in a reference it warns of.
+func TestReferencesWithoutValue(t *testing.T) {
+	for value, want := range map[string][]string{
+		"file:///c?trusted=1&nonsense":             {"nonsense"},
+		"file:///c?trusted=1&& http://x?a":         {"", "", "a"},
+		"file:///c?trusted=1 file:///d file:///e?": nil,
+		"file:///c?trusted=1#fragment&x":           nil,
+	} {
+		var got, texts []string
+		for _, item := range want {
+			texts = append(texts, "dubious URI query '"+item+"' is missing equal sign '=', ignoring")
+		}
+		s := Defaults(Environment{}).Clone()
+		if err := s.SetWarn("substituters", value, func(text string) { got = append(got, text) }); err != nil {
+			t.Errorf("%s: %v", value, err)
+		}
+		if !slices.Equal(got, texts) {
+			t.Errorf("%s: warned %q, want %q", value, got, texts)
+		}
+	}
 }

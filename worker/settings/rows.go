@@ -249,9 +249,9 @@ var table = []row{
 	setting("start-id", id(func(s *Settings) *uint32 { return &s.StartID })),
 	setting("store", field[string]{func(s *Settings) *string { return &s.Store }, parseReference, renderString, nil}),
 	setting("substitute", boolean(func(s *Settings) *bool { return &s.Substitute }), "build-use-substitutes"),
-	setting("substituters", field[[]string]{
+	setting("substituters", references{field[[]string]{
 		func(s *Settings) *[]string { return &s.Substituters },
-		parseReferenceList, joinWords, extendList}, "binary-caches"),
+		parseReferenceList, joinWords, extendList}}, "binary-caches"),
 	setting("sync-before-registering", boolean(func(s *Settings) *bool { return &s.SyncBeforeRegistering })),
 	setting("system", text(func(s *Settings) *string { return &s.System })),
 	setting("system-features", set(func(s *Settings) *[]string { return &s.SystemFeatures })),
@@ -264,9 +264,9 @@ var table = []row{
 	client("trust-tarballs-from-git-forges", clientBool("true")),
 	setting("trusted-public-keys",
 		list(func(s *Settings) *[]string { return &s.TrustedPublicKeys }), "binary-cache-public-keys"),
-	setting("trusted-substituters", field[[]string]{
+	setting("trusted-substituters", references{field[[]string]{
 		func(s *Settings) *[]string { return &s.TrustedSubstituters },
-		parseReferenceSet, joinWords, extendReferenceSet}, "trusted-binary-caches"),
+		parseReferenceSet, joinWords, extendReferenceSet}}, "trusted-binary-caches"),
 	process("trusted-users", list(func(s *Settings) *[]string { return &s.TrustedUsers })),
 	client("upgrade-nix-store-path-url", clientText("https://github.com/NixOS/nixpkgs/raw/master/"+
 		"nixos/modules/installer/tools/nix-fallback-paths.nix")),
