@@ -8,6 +8,40 @@ import (
 	"nixdaemon/protocol/wire"
 )
 
+// A Parser reads archives, one after the other, and keeps the memory through which contents move: at most 160 KiB once
+// it has met a large file. The zero value is ready. It is for one goroutine.
+type Parser struct {
+	src  source
+	file contents
+	h    Handler
+}
+
+// Parse is [Parse] with the Parser's memory.
+func (p *Parser) Parse(r io.Reader, h Handler) error {
+	_, err := p.parse(r, nil, h)
+	return err
+}
+
+// ParseTee is [ParseTee] with the Parser's memory.
+func (p *Parser) ParseTee(r io.Reader, w io.Writer, h Handler) (int64, error) {
+	return p.parse(r, w, h)
+}
+
+func (p *Parser) parse(r io.Reader, w io.Writer, h Handler) (int64, error) {
+	p.src.begin(r, w)
+	// What lives on must not keep what was read from and written to.
+	defer p.forget()
+	if err := p.archive(h); err != nil {
+		return p.src.teeSize, err
+	}
+	err := p.src.flushTee()
+	return p.src.teeSize, err
+}
+
+func (p *Parser) forget() {
+	p.src.in, p.src.tee, p.h = nil, nil, nil
+}
+
 // Parse reads one archive from r and drives h with its nodes. It consumes exactly the archive's bytes.
 //
 // If r has a buffer to look into (see [Buffered]), small entries cost no more than copying their names;
@@ -15,22 +49,12 @@ import (
 //
 // Malformed input is a [wire.Error]; a stream that ends too early is [io.ErrUnexpectedEOF];
 // errors of r and h come through unchanged. After an error the position in r is undefined.
-func Parse(r io.Reader, h Handler) error {
-	var p parser
-	p.src.init(r, nil)
-	return p.archive(h)
-}
+func Parse(r io.Reader, h Handler) error { return new(Parser).Parse(r, h) }
 
 // ParseTee is [Parse] that also writes the archive's bytes to w as they are consumed, whether h reads them or not,
-// and returns how many. They are gathered into larger writes; all were written when it returns nil.
+// and returns how many. Small ones are gathered into larger writes; all were written when it returns nil.
 func ParseTee(r io.Reader, w io.Writer, h Handler) (int64, error) {
-	var p parser
-	p.src.init(r, w)
-	if err := p.archive(h); err != nil {
-		return p.src.teeSize, err
-	}
-	err := p.src.flushTee()
-	return p.src.teeSize, err
+	return new(Parser).ParseTee(r, w, h)
 }
 
 // Copy validates one archive and writes it to w unchanged, and returns its size.
@@ -58,15 +82,8 @@ func encode(tokens ...string) string {
 	return string(b)
 }
 
-type parser struct {
-	src  source
-	file contents
-	h    Handler
-}
-
-func (p *parser) archive(h Handler) error {
-	p.h = h
-	p.file.src = &p.src
+func (p *Parser) archive(h Handler) error {
+	p.h, p.file = h, contents{src: &p.src}
 	magic, err := p.string(len(Magic))
 	if malformed := (*wire.Error)(nil); errors.As(err, &malformed) || err == nil && string(magic) != Magic {
 		return badArchive("input doesn't look like a Nix archive")
@@ -78,7 +95,7 @@ func (p *parser) archive(h Handler) error {
 }
 
 // string reads a string of at most limit bytes, which is at most MaxTarget. It stays valid until the next read.
-func (p *parser) string(limit int) ([]byte, error) {
+func (p *Parser) string(limit int) ([]byte, error) {
 	b, err := p.src.next(8)
 	if err != nil {
 		return nil, err
@@ -104,7 +121,7 @@ func checkPadding(b []byte) error {
 }
 
 // expect reads the tags that encoded stands for, at once if possible and one by one to tell what is wrong.
-func (p *parser) expect(encoded string, tags ...string) error {
+func (p *Parser) expect(encoded string, tags ...string) error {
 	if p.src.accept(encoded) {
 		return nil
 	}
@@ -120,7 +137,7 @@ func (p *parser) expect(encoded string, tags ...string) error {
 	return nil
 }
 
-func (p *parser) node(name string, depth int) error {
+func (p *Parser) node(name string, depth int) error {
 	if depth >= MaxDepth {
 		return errTooDeep()
 	}
@@ -142,7 +159,7 @@ func (p *parser) node(name string, depth int) error {
 	return badArchive("unknown file type '%s'", kind)
 }
 
-func (p *parser) regular(name string) error {
+func (p *Parser) regular(name string) error {
 	executable, err := p.contentsTag()
 	if err != nil {
 		return err
@@ -170,7 +187,7 @@ func (p *parser) regular(name string) error {
 }
 
 // contentsTag reads up to the size of a file's contents, and whether the file is executable.
-func (p *parser) contentsTag() (executable bool, err error) {
+func (p *Parser) contentsTag() (executable bool, err error) {
 	if p.src.accept(contentsT) {
 		return false, nil
 	}
@@ -192,7 +209,7 @@ func (p *parser) contentsTag() (executable bool, err error) {
 	return executable, nil
 }
 
-func (p *parser) symlink(name string) error {
+func (p *Parser) symlink(name string) error {
 	if err := p.expect(targetT, "target"); err != nil {
 		return err
 	}
@@ -210,7 +227,7 @@ func (p *parser) symlink(name string) error {
 	return p.expect(closeT, ")")
 }
 
-func (p *parser) directory(name string, depth int) error {
+func (p *Parser) directory(name string, depth int) error {
 	if err := p.h.Directory(name); err != nil {
 		return err
 	}
@@ -239,7 +256,7 @@ func (p *parser) directory(name string, depth int) error {
 }
 
 // entry reads up to the name of a directory's next entry, or to the directory's end.
-func (p *parser) entry() (more bool, err error) {
+func (p *Parser) entry() (more bool, err error) {
 	if p.src.accept(entryName) {
 		return true, nil
 	}
@@ -257,7 +274,7 @@ func (p *parser) entry() (more bool, err error) {
 }
 
 // name reads the name of an entry, which must come after last.
-func (p *parser) name(last string) (string, error) {
+func (p *Parser) name(last string) (string, error) {
 	b, err := p.string(MaxName)
 	if err != nil {
 		return "", err

@@ -38,6 +38,9 @@ const (
 
 	// teeSize is how much of the archive gathers before a tee passes it on.
 	teeSize = 32 << 10
+
+	// teeDirect is what is passed on as it is, since copying it costs more than a write.
+	teeDirect = 4 << 10
 )
 
 // Lender is a destination of a copy that lends memory to be filled, instead of
@@ -67,8 +70,10 @@ type source struct {
 	teeSize int64     // passed to tee
 }
 
-func (s *source) init(r io.Reader, tee io.Writer) {
-	s.tee = tee
+// begin makes ready for another archive, with the memory of the one before.
+func (s *source) begin(r io.Reader, tee io.Writer) {
+	s.plain = false
+	s.tee, s.teeBuf, s.teeSize = tee, s.teeBuf[:0], 0
 	if in, ok := r.(Buffered); ok {
 		s.in = in
 	} else {
@@ -194,11 +199,11 @@ func (s *source) borrow(tee Lender, limit uint64) ([]byte, error) {
 }
 
 func (s *source) copyToTee(b []byte) error {
-	if len(s.teeBuf)+len(b) >= teeSize {
+	if len(b) >= teeDirect || len(s.teeBuf)+len(b) >= teeSize {
 		if err := s.flushTee(); err != nil {
 			return err
 		}
-		if len(b) >= teeSize {
+		if len(b) >= teeDirect {
 			return s.writeTee(b)
 		}
 	}

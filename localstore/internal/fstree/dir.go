@@ -21,6 +21,7 @@ type Dir struct {
 	dumpers sync.Pool    // of *dumper, for their buffers
 	sums    sync.Pool    // of *fileSum, likewise
 	batches sync.Pool    // of *fileBatch, likewise
+	parsers sync.Pool    // of *nar.Parser, likewise
 	created createdModes // of files restored beneath
 
 	measurers   sync.Pool // of *measurer, likewise

@@ -114,10 +114,15 @@ func (d *openDir) within(name string) string {
 var _ nar.Handler = (*restorer)(nil)
 
 func (re *restorer) parse(r io.Reader, tee io.Writer) (int64, error) {
-	if tee == nil {
-		return 0, nar.Parse(r, re)
+	p, ok := re.top.parsers.Get().(*nar.Parser)
+	if !ok {
+		p = new(nar.Parser)
 	}
-	return nar.ParseTee(r, tee, re)
+	defer re.top.parsers.Put(p)
+	if tee == nil {
+		return 0, p.Parse(r, re)
+	}
+	return p.ParseTee(r, tee, re)
 }
 
 // parent is the directory in which the next node is made, and the name that it gets there.
