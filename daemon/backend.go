@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/rs/zerolog"
 
@@ -170,10 +171,12 @@ func names(drvs []storepath.Path) []string {
 func (b *local) retire() { retire(b.subst, b.remote, b.log) }
 
 func retire(s *substituter, machines *remote.Builders, log zerolog.Logger) {
-	s.Retire()
+	var stores sync.WaitGroup
+	stores.Go(s.Retire)
 	if err := machines.Retire(); err != nil {
 		log.Warn().Err(err).Msg("while closing connections to machines")
 	}
+	stores.Wait()
 }
 
 // close waits for what still runs, then closes the store.

@@ -43,7 +43,8 @@ type Server struct {
 	// that is privileged; both may be nil.
 	Refused func(err error)
 	Audit   func(p Peer, deed worker.Privilege)
-	// Draining is called when no client can come any more and some have still to leave; nil calls nothing.
+	// Draining is called when no client can come any more and some have still to leave; nil calls nothing. Run waits for
+	// it as it does for clients, but has nothing to hurry it with.
 	Draining func()
 	// Greeting is how long a client may take to say who it is; 0 is
 	// GreetingTime.
@@ -184,7 +185,7 @@ func (r *run) finish(ctx context.Context, cancel context.CancelFunc) {
 	if n := r.s.Connections(); n > 0 {
 		r.s.Log.Info().Int("clients", n).Dur("at_most", r.s.Drain).Msg("waiting for clients to finish")
 		if r.s.Draining != nil {
-			r.s.Draining()
+			r.wait.Go(r.s.Draining) // it may take its time, which is not the clients'
 		}
 	}
 	if r.s.Drain > 0 {

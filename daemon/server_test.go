@@ -166,7 +166,6 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainEnds cancels what does not finish in time.
 // A service manager may hand over a socket of another kind, through which nobody can be known.
 func TestOnlyUnixSockets(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -191,6 +190,7 @@ func TestOnlyUnixSockets(t *testing.T) {
 	}
 }
 
+// TestDrainEnds cancels what does not finish in time.
 func TestDrainEnds(t *testing.T) {
 	begun := make(chan struct{})
 	socket, stop := start(t, &Server{Policy: everybody, Drain: time.Millisecond,
@@ -205,6 +205,50 @@ func TestDrainEnds(t *testing.T) {
 	<-begun
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDrainEndsWhateverDraining hangs up on clients, when they have had their time or the second signal comes, while
+// Draining still goes on.
+func TestDrainEndsWhateverDraining(t *testing.T) {
+	for name, atMost := range map[string]time.Duration{"drain timeout": time.Millisecond, "second signal": 0} {
+		t.Run(name, func(t *testing.T) {
+			begun, draining, gone := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			s := &Server{Policy: everybody, Drain: atMost, Accounts: fakeAccounts{}, Log: zerolog.Nop(),
+				Draining: func() {
+					close(draining)
+					select {
+					case <-gone: // all that could end a server has to happen while it hangs
+					case <-time.After(time.Minute):
+						t.Error("the client was kept until Draining ended")
+					}
+				},
+				Serve: func(ctx context.Context, s io.ReadWriter, p Peer) error {
+					close(begun)
+					defer close(gone)
+					_, err := s.Read(make([]byte, 1))
+					return err
+				}}
+			socket := filepath.Join(t.TempDir(), "socket")
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			drain, done := make(chan struct{}), make(chan error, 1)
+			go func() { done <- s.Run(ctx, drain, []net.Listener{l}) }()
+			dial(t, socket)
+			<-begun
+			close(drain)
+			<-draining
+			if atMost == 0 {
+				cancel()
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

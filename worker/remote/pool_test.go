@@ -440,6 +440,43 @@ func TestPoolFails(t *testing.T) {
 	}
 }
 
+// slowFar is a machine whose connection ends only when all others do, too.
+type slowFar struct {
+	*far
+	closing *sync.WaitGroup
+}
+
+func (f slowFar) Close() error {
+	f.closing.Done()
+	all := make(chan struct{})
+	go func() { f.closing.Wait(); close(all) }()
+	select {
+	case <-all:
+	case <-time.After(time.Minute):
+		f.w.Error("connections are closed one after the other")
+	}
+	f.far.Close()
+	return errors.New(f.name + " is sad")
+}
+
+// TestRetireSideBySide closes idle connections side by side, and tells of each that could not be.
+func TestRetireSideBySide(t *testing.T) {
+	w := newPoolWorld(t, "")
+	var closing sync.WaitGroup
+	for _, name := range []string{"a", "a", "b"} {
+		a := w.machine(name)
+		a.opened++
+		closing.Add(1)
+		if !w.b.sites.keep(&Machine{URI: "ssh-ng://" + name}, &link{store: slowFar{a, &closing}}) {
+			t.Fatal("a connection was not kept")
+		}
+	}
+	err := w.b.Retire()
+	if text := fmt.Sprint(err); strings.Count(text, "a is sad") != 2 || strings.Count(text, "b is sad") != 1 {
+		t.Errorf("error %q", text)
+	}
+}
+
 // TestPoolLost has machines break off: others build then, and the first is asked again later.
 func TestPoolLost(t *testing.T) {
 	w := newPoolWorld(t, "ssh-ng://a - - 1 2; ssh-ng://b")

@@ -294,9 +294,7 @@ func (s *sites) expire(m *Machine) {
 		idle, site.idle = site.idle, nil
 	}
 	s.mu.Unlock()
-	for _, l := range idle {
-		l.store.Close()
-	}
+	closeLinks(idle)
 }
 
 // close closes all connections that are idle.
@@ -312,9 +310,16 @@ func (s *sites) close() error {
 		}
 	}
 	s.mu.Unlock()
-	var errs []error
-	for _, l := range idle {
-		errs = append(errs, l.store.Close())
+	return closeLinks(idle)
+}
+
+// closeLinks closes connections side by side: an ssh that does not end takes its time, and others must not wait for it.
+func closeLinks(links []*link) error {
+	errs := make([]error, len(links))
+	var closing sync.WaitGroup
+	for i, l := range links {
+		closing.Go(func() { errs[i] = l.store.Close() })
 	}
+	closing.Wait()
 	return errors.Join(errs...)
 }

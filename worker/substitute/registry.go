@@ -223,9 +223,11 @@ func (r *registry) retire() {
 		}
 	}
 	r.mu.Unlock()
-	for _, h := range held {
-		h.retire()
+	var retiring sync.WaitGroup
+	for _, h := range held { // side by side: one that is just being opened, or does not end, takes its time
+		retiring.Go(h.retire)
 	}
+	retiring.Wait()
 }
 
 // withheld keeps errors back: who is told why a store cannot be opened is told of them, too, and once, however often that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -97,6 +98,42 @@ func TestRestingRetires(t *testing.T) {
 	}
 	if !r.KnowsRealisation(t.Context(), Asker{}, pathinfo.DrvOutput{}) || open.Load() != 0 {
 		t.Errorf("%d open after it was used again", open.Load())
+	}
+}
+
+// slowHeld is a store that ends only when the other one ends, too.
+type slowHeld struct {
+	held
+	t       *testing.T
+	closing *sync.WaitGroup
+}
+
+func (h *slowHeld) Close() error {
+	h.closing.Done()
+	all := make(chan struct{})
+	go func() { h.closing.Wait(); close(all) }()
+	select {
+	case <-all:
+	case <-time.After(time.Minute):
+		h.t.Error("stores are closed one after the other")
+	}
+	return h.held.Close()
+}
+
+// TestRetireSideBySide closes what nobody uses side by side.
+func TestRetireSideBySide(t *testing.T) {
+	var open atomic.Int32
+	var closing sync.WaitGroup
+	r := newRegistry(nil)
+	for _, ref := range []string{"held://a", "held://b"} {
+		open.Add(1)
+		closing.Add(1)
+		source := newResting(&slowHeld{held{&open}, t, &closing}, time.Hour, nil)
+		r.stores[storeKey{ref: ref}] = &opened{source: source}
+	}
+	r.retire()
+	if open.Load() != 0 {
+		t.Errorf("%d open", open.Load())
 	}
 }
 
