@@ -3,6 +3,7 @@ package forward_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -13,12 +14,14 @@ import (
 	"time"
 
 	"nixdaemon/protocol"
+	"nixdaemon/protocol/client"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nar"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
+	"nixdaemon/worker/forward"
 	"nixdaemon/worker/settings"
 	"nixdaemon/worker/workertest"
 )
@@ -415,6 +418,66 @@ func TestStreams(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > size/4 {
 		t.Errorf("%d MiB were allocated for %d MiB", used>>20, 2*size>>20)
+	}
+}
+
+// TestDump asks for an archive, and for no more unless that turns out to be none: upstream's daemons send their errors in
+// its place, and hang up.
+func TestDump(t *testing.T) {
+	for _, tt := range []struct {
+		name, archive string
+		valid         bool
+		elsewhere     bool
+		want          string
+		asked         []protocol.Op
+	}{
+		{name: "valid", archive: string(fileNAR(t, "x")), valid: true, asked: []protocol.Op{protocol.OpNarFromPath}},
+		{name: "not valid", want: "path '" + storepath.DefaultDir.Print(somePath) + "' is not a valid store path",
+			asked: []protocol.Op{protocol.OpNarFromPath, protocol.OpIsValidPath}},
+		{name: "not valid elsewhere", elsewhere: true, want: "input doesn't look like a Nix archive", asked: []protocol.Op{protocol.OpNarFromPath}},
+		{name: "refused", valid: true, want: "input doesn't look like a Nix archive", asked: []protocol.Op{protocol.OpNarFromPath, protocol.OpIsValidPath}},
+		{name: "damaged", archive: string(fileNAR(t, strings.Repeat("x", 1<<20))[:1<<19]), want: client.ErrDisconnected.Error(),
+			asked: []protocol.Op{protocol.OpNarFromPath}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked := make(chan protocol.Op, 10)
+			p := &peer{handle: func(ctx context.Context, r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
+				asked <- op
+				if _, err := r.StorePath(); err != nil {
+					return err
+				}
+				w.Frame(protocol.FrameLast)
+				switch {
+				case op == protocol.OpIsValidPath:
+					w.Bool(tt.valid)
+					return nil
+				case tt.archive == "":
+					w.Frame(protocol.FrameError)
+					w.Error(&protocol.Error{Message: "no such file"})
+				default:
+					io.WriteString(w, tt.archive)
+				}
+				if tt.want != "" {
+					return errors.Join(w.Flush(), io.EOF)
+				}
+				return nil
+			}}
+			b := forward.New(forward.Options{Dial: client.Unix(p.listen(t)), Settings: workertest.Settings(), Elsewhere: tt.elsewhere})
+			defer b.Close()
+			var got bytes.Buffer
+			err := b.Dump(t.Context(), somePath, &got)
+			if tt.want == "" && (err != nil || got.String() != tt.archive) || tt.want != "" && !strings.Contains(message(err), tt.want) {
+				t.Errorf("%d bytes, error %q, want %q", got.Len(), message(err), tt.want)
+			}
+			close(asked)
+			var ops []protocol.Op
+			for op := range asked {
+				ops = append(ops, op)
+			}
+			if !slices.Equal(ops, tt.asked) {
+				t.Errorf("asked %v, want %v", ops, tt.asked)
+			}
+		})
 	}
 }
 

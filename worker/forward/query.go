@@ -66,16 +66,29 @@ func (b *Backend) ReadDerivation(ctx context.Context, p storepath.Path) (*deriva
 
 // Dump writes the NAR of a valid path.
 func (b *Backend) Dump(ctx context.Context, p storepath.Path, w io.Writer) error {
-	if !b.o.Elsewhere || b.o.Mounted {
-		// Upstream reads files of this machine itself, and says so of those that are not there
-		// (libstore/include/nix/store/uds-remote-store.hh). Its daemons send that in the place of the archive.
-		if valid, err := b.client.IsValid(ctx, p); err != nil {
-			return err
-		} else if !valid {
-			return fmt.Errorf("path '%s' is not a valid store path", b.Dir().Print(p))
-		}
+	to := &begun{w: w}
+	err := b.client.Dump(ctx, p, to)
+	if err == nil || to.yes || b.o.Elsewhere && !b.o.Mounted {
+		return err
 	}
-	return b.client.Dump(ctx, p, w)
+	// Upstream reads files of this machine itself, and says so of those that are not there
+	// (libstore/include/nix/store/uds-remote-store.hh). Its daemons send their error in the place of the archive, and hang up.
+	if valid, unknown := b.client.IsValid(ctx, p); unknown == nil && !valid {
+		return fmt.Errorf("path '%s' is not a valid store path", b.Dir().Print(p))
+	}
+	return err
+}
+
+// begun tells whether anything was written.
+type begun struct {
+	w   io.Writer
+	yes bool
+}
+
+// Write passes p on.
+func (b *begun) Write(p []byte) (int, error) {
+	b.yes = true
+	return b.w.Write(p)
 }
 
 // SubstitutableInfos gives what is known of those of the paths that could be
