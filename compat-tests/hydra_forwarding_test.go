@@ -21,6 +21,7 @@ type servedBy struct{ store, daemon program }
 type serveForwarding struct {
 	scratch   scratch
 	reference client
+	old       program // the daemon of a release that does not say whom it trusts
 	jobs      []hydraJobs
 	pairs     []pair
 }
@@ -89,13 +90,14 @@ func TestServeForwarding(t *testing.T) {
 	s := newScratch(t)
 	f := serveForwarding{scratch: s, reference: clients[len(clients)-1]}
 	f.jobs = makeHydraJobs(t, s, f.reference)
-	theirs, old := f.reference.program("nix-daemon"), clients[0].program("nix-daemon")
+	f.old = clients[0].program("nix-daemon")
+	theirs := f.reference.program("nix-daemon")
 	store := f.reference.program("nix-store")
 	f.pairs = []pair{
 		{"ours", servedBy{shared.daemon, shared.daemon}, servedBy{store, theirs}, 1},
 		{"ours before theirs", servedBy{shared.daemon, theirs}, servedBy{store, theirs}, newestServe},
 		{"theirs before ours", servedBy{store, shared.daemon}, servedBy{store, theirs}, newestServe},
-		{"ours before 2.3.7", servedBy{shared.daemon, old}, servedBy{store, old}, newestServe},
+		{"ours before 2.3.7", servedBy{shared.daemon, f.old}, servedBy{store, f.old}, newestServe},
 	}
 	t.Run("trusted", f.trusted)
 	t.Run("limits", f.limits)
@@ -115,7 +117,7 @@ func (f *serveForwarding) trusted(t *testing.T) {
 // connection to the daemon has had its settings when they come, so that it
 // would wait for the silent build for ever.
 func (f *serveForwarding) limits(t *testing.T) {
-	for name, daemon := range map[string]program{"ours": shared.daemon, "theirs": f.reference.program("nix-daemon")} {
+	for name, daemon := range map[string]program{"ours": shared.daemon, "theirs": f.reference.program("nix-daemon"), "2.3.7": f.old} {
 		f.have(t, servedBy{shared.daemon, daemon}, trustAlice, [][]byte{f.jobs[0].export, f.jobs[newestServe-1].export}, func(p program) {
 			for minor, want := range map[int][]string{1: {"silent: status 8"}, newestServe: {"loud: status 11", "kept: status 3"}} {
 				notes := talkAsHydra(t, f.scratch, p, "alice", minor, func(h *hydra) { h.limits(f.jobs[minor-1]) })
@@ -125,8 +127,10 @@ func (f *serveForwarding) limits(t *testing.T) {
 					}
 				}
 			}
-			if kept, err := filepath.Glob(f.scratch.path("var/nix/builds/*")); err != nil || len(kept) != 1 {
-				t.Errorf("before %s: kept %q, %v", name, kept, err)
+			kept, err := filepath.Glob(f.scratch.path("var/nix/builds/*"))
+			older, olderErr := filepath.Glob(f.scratch.path("tmp/nix-build-fails-*"))
+			if kept = append(kept, older...); err != nil || olderErr != nil || len(kept) != 1 {
+				t.Errorf("before %s: kept %q, %v, %v", name, kept, err, olderErr)
 			}
 		})
 	}

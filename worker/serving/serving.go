@@ -169,7 +169,9 @@ func (h *handler) configure(ctx context.Context, o serve.BuildOptions) error {
 }
 
 // wishes are the settings that the options mean. A daemon that does not trust
-// us is not told what it would only warn of.
+// us is not told what it would only warn of. One that does not say whether it
+// does (before 2.15) is told of a limit alone: who asked for one does not take
+// a build for good that has gone beyond it, and may be warned.
 func (h *handler) wishes(ctx context.Context, o serve.BuildOptions) [][2]string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	wishes := [][2]string{
@@ -178,13 +180,17 @@ func (h *handler) wishes(ctx context.Context, o serve.BuildOptions) [][2]string 
 	if o.Version.AtLeast(7) {
 		wishes = append(wishes, [2]string{"keep-failed", strconv.FormatBool(o.KeepFailed)})
 	}
-	if h.forward != nil && h.forward.Trust(ctx) != protocol.Trusted {
+	trust := protocol.Trusted
+	if h.forward != nil {
+		trust = h.forward.Trust(ctx)
+	}
+	if o.Version.AtLeast(2) && (trust == protocol.Trusted || trust == protocol.TrustUnknown && o.MaxLogSize != h.sess.Settings.MaxBuildLogSize) {
+		wishes = append(wishes, [2]string{"max-build-log-size", number(o.MaxLogSize)})
+	}
+	if trust != protocol.Trusted {
 		return wishes
 	}
 	wishes = append(wishes, [2]string{"keep-build-log", "false"})
-	if o.Version.AtLeast(2) {
-		wishes = append(wishes, [2]string{"max-build-log-size", number(o.MaxLogSize)})
-	}
 	if o.Version.AtLeast(3) {
 		wishes = append(wishes, [2]string{"run-diff-hook", "true"})
 	}
