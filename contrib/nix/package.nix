@@ -23,7 +23,7 @@ buildGoModule {
   inherit version;
   src = lib.cleanSource ../..;
   # Of the modules in go.sum; contrib/nix/vendor-hash prints it.
-  vendorHash = "sha256-3tPrRUCq17aaLnZotYKeUzVd7+I4TNZKhu46uToqLvY=";
+  vendorHash = "sha256-HBaJRYAgGz+pj+4O8WFKD2QM0wkOkhrIWjjYbTGEvYw=";
   subPackages = [ "daemon/cmd/nix-daemon" ];
   env.CGO_ENABLED = "0";
   ldflags = [

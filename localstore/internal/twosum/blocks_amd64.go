@@ -2,24 +2,10 @@
 
 package twosum
 
-import "sync"
+import "github.com/klauspost/cpuid/v2"
 
 // available tells whether the processor has the instructions (SHA-NI, SSSE3 and SSE 4.1).
-var available = sync.OnceValue(func() bool {
-	const ssse3, sse41, sha = 1 << 9, 1 << 19, 1 << 29
-	last, _, _ := cpuid(0, 0)
-	if last < 7 {
-		return false
-	}
-	_, _, general := cpuid(1, 0)
-	_, extended, _ := cpuid(7, 0)
-	return general&(ssse3|sse41) == ssse3|sse41 && extended&sha != 0
-})
-
-// cpuid asks the processor what it is.
-//
-//go:noescape
-func cpuid(leaf, subleaf uint32) (eax, ebx, ecx uint32)
+func available() bool { return cpuid.CPU.Supports(cpuid.SHA, cpuid.SSSE3, cpuid.SSE4) }
 
 // blocks2 takes p into the state a and q into b. Both are as long, a multiple of a block.
 func blocks2(a, b *[8]uint32, p, q []byte) {

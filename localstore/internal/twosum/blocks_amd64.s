@@ -145,13 +145,3 @@ done:
 	WORDS(DI, X1, X2)
 	WORDS(SI, X7, X8)
 	RET
-
-// func cpuid(leaf, subleaf uint32) (eax, ebx, ecx uint32)
-TEXT ·cpuid(SB), NOSPLIT, $0-20
-	MOVL leaf+0(FP), AX
-	MOVL subleaf+4(FP), CX
-	CPUID
-	MOVL AX, eax+8(FP)
-	MOVL BX, ebx+12(FP)
-	MOVL CX, ecx+16(FP)
-	RET

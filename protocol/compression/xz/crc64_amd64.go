@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"hash/crc64"
 
-	"golang.org/x/sys/cpu"
+	"github.com/klauspost/cpuid/v2"
 )
 
 // foldFrom is from how many bytes on folding is worth it; a multiple of foldBlock is folded.
@@ -18,7 +18,7 @@ const (
 // fold does the most of an update, and gives the sum up to what is left of p. Many bytes are folded to sixteen that have
 // the same remainder.
 func fold(sum uint64, p []byte) (uint64, []byte) {
-	if len(p) < foldFrom || !cpu.X86.HasPCLMULQDQ {
+	if len(p) < foldFrom || !cpuid.CPU.Has(cpuid.CLMUL) {
 		return sum, p
 	}
 	blocks := uint(len(p) / foldBlock)
