@@ -305,14 +305,14 @@ func (v *verifier) hash(ctx context.Context, r validRow) error {
 		return nil
 	}
 	v.say(activity.Talkative, "checking contents of '%s'", r.row.Path)
-	got, size, err := v.sum(ctx, r.path)
+	got, size, err := v.sum(ctx, r.path, info.NarHash.Algo())
 	if err != nil || info.NarHash == got && info.NarSize != 0 {
 		return err
 	}
 	// The row was read some time ago, and the path may have been replaced since.
 	now, err := v.info(ctx, r.path)
 	if err == nil && now.NarHash != info.NarHash {
-		got, size, err = v.sum(ctx, r.path)
+		got, size, err = v.sum(ctx, r.path, now.NarHash.Algo())
 	}
 	if err != nil {
 		return err
@@ -320,15 +320,15 @@ func (v *verifier) hash(ctx context.Context, r validRow) error {
 	return v.judge(ctx, now, got, size)
 }
 
-func (v *verifier) sum(ctx context.Context, p storepath.Path) (nixhash.Hash, uint64, error) {
-	sum := &plainSum{hash: nixhash.SHA256.New(), pairs: v.pairs}
+func (v *verifier) sum(ctx context.Context, p storepath.Path, algo nixhash.Algo) (nixhash.Hash, uint64, error) {
+	sum := &plainSum{hash: algo.New(), pairs: v.pairs}
 	err := v.s.dumpMapped(ctx, v.h, p, sum)
 	if errors.Is(err, errTogether) {
 		// The other one's file, perhaps.
-		sum = &plainSum{hash: nixhash.SHA256.New()}
+		sum = &plainSum{hash: algo.New()}
 		err = v.s.dumpMapped(ctx, v.h, p, sum)
 	}
-	return nixhash.FromSum(nixhash.SHA256, sum.hash), sum.size, err
+	return nixhash.FromSum(algo, sum.hash), sum.size, err
 }
 
 // judge complains of a path whose hash is not what it should be, or fills in what was not known of it.
@@ -372,6 +372,9 @@ func (v *verifier) looksRight(ctx context.Context, info *pathinfo.Info) bool {
 
 // isNullHash tells whether a hash is the zeros that very old databases have for an unknown one.
 func isNullHash(h nixhash.Hash) bool {
+	if h.Algo() != nixhash.SHA256 {
+		return false
+	}
 	for _, b := range h.Digest() {
 		if b != 0 {
 			return false

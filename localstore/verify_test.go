@@ -112,6 +112,39 @@ func TestVerifyReportsFailedRepair(t *testing.T) {
 	}
 }
 
+// TestVerifyOtherHashes: a row's hash says how the path is hashed.
+func TestVerifyOtherHashes(t *testing.T) {
+	s := open(t, nil)
+	h := s.acquire()
+	defer h.release()
+	for _, algo := range []nixhash.Algo{nixhash.MD5, nixhash.SHA1, nixhash.SHA512} {
+		for _, right := range []bool{true, false} {
+			info := addText(t, s, fmt.Sprintf("text-%v-%t", algo, right), "text")
+			sum := algo.New()
+			if right {
+				if err := s.Dump(ctx, info.Path, sum); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hash := nixhash.FromSum(algo, sum).Format(nixhash.Base16, true)
+			h.cache.begin(info.Path)
+			err := h.db.Write(ctx, func(tx *db.Tx) error { return tx.SetHash(s.Dir().Print(info.Path), hash, info.NarSize) })
+			h.cache.end(info.Path, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var log collectedLog
+			bad, err := s.Verify(ctx, VerifyOptions{CheckContents: true, Log: &log})
+			if bad == right || err != nil {
+				t.Errorf("%v, right %t: %t, %v, %q", algo, right, bad, err, log.texts)
+			}
+			if _, err := s.Invalidate(ctx, info.Path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestVerifyLinks(t *testing.T) {
 	s := open(t, nil)
 	path := filepath.Join(s.RealDir(), linksName, "0000000000000000000000000000000000000000000000000000")
