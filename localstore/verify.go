@@ -7,6 +7,7 @@ import (
 	"hash"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -121,13 +122,15 @@ func (v *verifier) existence(ctx context.Context) error {
 		return err
 	}
 	v.missing = make(map[storepath.Path]struct{})
-	e := &existence{v, present}
+	e := &existence{v, present, make(map[storepath.Path]struct{})}
 	return rows.each(ctx, func(ctx context.Context, r validRow) error { return e.check(ctx, r.path) })
 }
 
 type existence struct {
 	*verifier
 	present *nameSet
+	// Those missing that stay in the database, since others need them.
+	needed map[storepath.Path]struct{}
 }
 
 // check looks at what refers to a missing path first: if that can be removed, the path can, too.
@@ -149,7 +152,8 @@ func (e *existence) check(ctx context.Context, p storepath.Path) error {
 			return err
 		}
 		_, missing := e.missing[r]
-		removable = removable && missing
+		_, needed := e.needed[r]
+		removable = removable && missing && !needed
 	}
 	return e.lost(ctx, p, removable)
 }
@@ -159,32 +163,38 @@ func (e *existence) lost(ctx context.Context, p storepath.Path, removable bool) 
 	if removable {
 		e.say(activity.Info, "path '%s' disappeared, removing from database...", path)
 		_, err := e.s.Invalidate(ctx, p)
-		if used := (*InUseError)(nil); errors.As(err, &used) {
-			// A circle, or a referrer that came since.
-			e.complain("path '%s' disappeared, but it still has valid referrers!", path)
-			e.errors.Store(true)
-			return nil
+		if used := (*InUseError)(nil); !errors.As(err, &used) {
+			return err
 		}
-		return err
+		// A circle, or a referrer that came since.
 	}
+	e.needed[p] = struct{}{}
 	e.complain("path '%s' disappeared, but it still has valid referrers!", path)
-	return e.repair(ctx, p)
+	if err := e.repair(ctx, p); err != nil {
+		return e.note(ctx, activity.Warn, err)
+	}
+	return nil
 }
 
-// repair makes a path right, if that is wanted, or notes the error.
+// repair makes a path right, if that is wanted, or notes that it is not.
 func (v *verifier) repair(ctx context.Context, p storepath.Path) error {
 	if !v.opts.Repair {
 		v.errors.Store(true)
 		return nil
 	}
-	err := v.pairs.away(func() error { return v.opts.RepairPath(ctx, p) })
-	if err == nil {
-		return nil
-	}
+	return v.pairs.away(func() error { return v.opts.RepairPath(ctx, p) })
+}
+
+// note tells of an error that concerns one path, so that the others are still looked at.
+func (v *verifier) note(ctx context.Context, level activity.Level, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	v.say(activity.Warn, "%v", err)
+	prefix := "error: "
+	if level == activity.Warn {
+		prefix = "warning: "
+	}
+	v.say(level, "%s", prefix+strings.ReplaceAll(err.Error(), "\n", "\n       "))
 	v.errors.Store(true)
 	return nil
 }
@@ -284,16 +294,11 @@ func (v *verifier) contents(ctx context.Context, r validRow) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	level := activity.Warn
 	if valid, e := v.s.isValid(ctx, v.h, r.path); e != nil || valid {
 		level = activity.Error
 	}
-	v.say(level, "%v", err)
-	v.errors.Store(true)
-	return nil
+	return v.note(ctx, level, err)
 }
 
 func (v *verifier) hash(ctx context.Context, r validRow) error {

@@ -105,10 +105,55 @@ func TestVerifyReportsFailedRepair(t *testing.T) {
 	changed := addText(t, s, "changed", "changed")
 	damage(t, s.RealPath(changed.Path))
 	var log collectedLog
-	fail := func(context.Context, storepath.Path) error { return fmt.Errorf("cannot repair path 'x'") }
+	needed := addText(t, s, "needed", "needed")
+	addText(t, s, "user", "user", needed.Path)
+	os.Remove(s.RealPath(needed.Path))
+	fail := func(_ context.Context, p storepath.Path) error {
+		return fmt.Errorf("cannot repair path '%s'\nat all", p.Name())
+	}
 	bad, err := s.Verify(ctx, VerifyOptions{CheckContents: true, Repair: true, RepairPath: fail, Log: &log})
-	if !bad || err != nil || !slices.Contains(log.texts, "cannot repair path 'x'") {
-		t.Error(bad, err, log.texts)
+	if !bad || err != nil {
+		t.Error(bad, err)
+	}
+	for _, want := range []string{
+		"error: cannot repair path 'changed'\n       at all", "warning: cannot repair path 'needed'\n       at all",
+	} {
+		if !slices.Contains(log.texts, want) {
+			t.Errorf("said %q, not %q", log.texts, want)
+		}
+	}
+}
+
+// TestVerifyRepairsWhatMissingOnesNeed: one that is gone, with a referrer that is gone, too, and cannot be forgotten.
+func TestVerifyRepairsWhatMissingOnesNeed(t *testing.T) {
+	s := open(t, nil)
+	low := addText(t, s, "low", "low")
+	middle := addText(t, s, "middle", "middle", low.Path)
+	addText(t, s, "high", "high", middle.Path)
+	for _, p := range []storepath.Path{low.Path, middle.Path} {
+		os.Remove(s.RealPath(p))
+	}
+	var log collectedLog
+	if bad, err := s.Verify(ctx, VerifyOptions{Log: &log}); !bad || err != nil {
+		t.Error(bad, err)
+	}
+	for _, p := range []storepath.Path{low.Path, middle.Path} {
+		want := fmt.Sprintf("path '%s' disappeared, but it still has valid referrers!", s.Dir().Print(p))
+		if !slices.Contains(log.texts, want) {
+			t.Errorf("said %q, not %q", log.texts, want)
+		}
+	}
+	if slices.ContainsFunc(log.texts, func(text string) bool { return strings.Contains(text, "removing") }) {
+		t.Errorf("said %q", log.texts)
+	}
+	again := func(_ context.Context, p storepath.Path) error {
+		return os.WriteFile(s.RealPath(p), []byte(p.Name()), 0o444)
+	}
+	if bad, err := s.Verify(ctx, VerifyOptions{Repair: true, RepairPath: again}); bad || err != nil {
+		t.Error(bad, err)
+	}
+	if bad, err := s.Verify(ctx, VerifyOptions{CheckContents: true}); bad || err != nil {
+		t.Error("repaired, but", bad, err)
 	}
 }
 
