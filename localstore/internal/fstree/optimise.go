@@ -141,6 +141,10 @@ func (t *optimising) node(parent int, e *entry, top bool) (replaced bool, err er
 			return false, t.wrap("getting status of", err)
 		}
 		e.kind, e.ino = uint32(st.Mode)&unix.S_IFMT, uint64(st.Ino)
+		if top && e.kind == unix.S_IFREG && st.Mode&unix.S_IWUSR != 0 {
+			t.suspect() // even if it is linked already
+			return false, nil
+		}
 	}
 	switch {
 	case e.kind == unix.S_IFDIR:
@@ -239,7 +243,7 @@ func (t *optimising) hashNew(parent int, name string, kind uint32, st *unix.Stat
 	case !isType(uint32(st.Mode), unix.S_IFREG):
 		return h, false, nil // It is something else by now.
 	case st.Mode&unix.S_IWUSR != 0:
-		t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))
+		t.suspect()
 		return h, false, nil
 	case st.Nlink > 1 && t.inodes.has(uint64(st.Ino)):
 		return h, false, nil
@@ -249,6 +253,10 @@ func (t *optimising) hashNew(parent int, name string, kind uint32, st *unix.Stat
 		return dm.contents(fd, st, "")
 	})
 	return h, err == nil, err
+}
+
+func (t *optimising) suspect() {
+	t.opts.Warn(fmt.Sprintf("skipping suspicious writable file '\"%s\"'", t.where()))
 }
 
 // join links a file whose hash is known. It tells whether the directory that holds it was changed.

@@ -276,3 +276,21 @@ func (o *optimiserTest) sweep(t *testing.T) {
 		}
 	}
 }
+
+// TestOptimiseWarnsOfLinkedFiles: one in the store itself that somebody has made writable is told of, linked or not.
+func TestOptimiseWarnsOfLinkedFiles(t *testing.T) {
+	o := newOptimiserTest(t)
+	for _, name := range []string{"one", "two"} {
+		if _, err := o.RestoreFile(name, strings.NewReader("text"), RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.run(t, false, "one", "two")
+	if err := os.Chmod(filepath.Join(o.Path(), "one"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.run(t, false, "one", "two")
+	if len(o.warned) != 2 || !strings.HasPrefix(o.warned[0], "skipping suspicious writable file ") {
+		t.Errorf("warned %q", o.warned)
+	}
+}
