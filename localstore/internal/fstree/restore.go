@@ -21,7 +21,9 @@ type RestoreOptions struct {
 	// except IgnoredACLs.
 	DropACLs    bool
 	IgnoredACLs []string
-	// Preallocate sets room aside for files before they are written, where the file system can.
+	// Preallocate sets room aside for files before they are written, where the file system can. Small files that are linked
+	// are not: their contents are all there before they are made, and one write lays them out in one piece, or finds the disk
+	// full, as well as fallocate(2) would (upstream's, which come in pieces, are set aside whatever their size).
 	Preallocate bool
 	// Link, if not nil, links what is beneath a directory to what equals it, by hashes that are computed while it is
 	// written. A root that is no directory is left to [Optimiser.Root].
