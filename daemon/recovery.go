@@ -53,8 +53,8 @@ func (r *recovery) text() string {
 	return fmt.Sprintf("still checking what was written before the machine went down: %d of %d paths", r.done, r.total)
 }
 
-// telling calls tell once the verification has begun, and then every so often while it goes on, until stop is called,
-// after which it is not called any more.
+// telling calls tell once the verification has begun, however short it is, and then every so often while it goes on, until
+// stop is called, after which it is not called any more.
 func (r *recovery) telling(every time.Duration, tell func(text string)) (stop func()) {
 	begun, enough := r.begun(), make(chan struct{})
 	var wait sync.WaitGroup
@@ -62,7 +62,11 @@ func (r *recovery) telling(every time.Duration, tell func(text string)) (stop fu
 		select {
 		case <-begun:
 		case <-enough:
-			return
+			select {
+			case <-begun: // both, and it is told of all the same
+			default:
+				return
+			}
 		}
 		tick := time.NewTicker(every)
 		defer tick.Stop()

@@ -129,6 +129,20 @@ func TestRecoveringClientGoes(t *testing.T) {
 	}
 }
 
+// TestRecoveryTellsOfShortOnes: whatever begins before stop is told of, however soon after that stop comes.
+func TestRecoveryTellsOfShortOnes(t *testing.T) {
+	for range 1000 {
+		var how recovery
+		told := 0
+		stop := how.telling(time.Hour, func(string) { told++ })
+		how.note(0, 1)
+		how.note(1, 1)
+		if stop(); told != 1 {
+			t.Fatalf("told %d times", told)
+		}
+	}
+}
+
 // TestRecoveryTelling tells nothing before it begins and once enough was told, each state once.
 func TestRecoveryTelling(t *testing.T) {
 	var how recovery
