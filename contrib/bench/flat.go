@@ -37,7 +37,7 @@ func parseSizes(text string) (sizes []int, err error) {
 // flat prints the tables of stores of different sizes that were asked for.
 func flat(ctx context.Context, scratch *scratch, daemons []string, o options) error {
 	const cost = ", s\tCPU us/path\tpeak, MB"
-	t := &flatTable{out: tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0), scratch: scratch, daemons: daemons, limit: o.flatLimit}
+	t := &flatTable{out: tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0), scratch: scratch, daemons: daemons, limit: o.flatLimit, perf: o.perf}
 	var err error
 	if o.flat != "" {
 		if t.sizes, err = parseSizes(o.flat); err != nil {
@@ -65,6 +65,8 @@ type flatTable struct {
 	sizes   []int
 	// limit is how long one cell may take. What takes longer is given up, and its daemon started again for the next.
 	limit time.Duration
+	// perf is the folder for profiles of each cell; "" for none.
+	perf string
 }
 
 // print prints the table: a row of cells for each daemon and size.
@@ -118,7 +120,7 @@ func (t *flatTable) collecting(ctx context.Context, b *bench, n int) error {
 		return err
 	}
 	fmt.Fprintf(t.out, "\t%.1f\t%.0f", took.Seconds()*1000, (b.cpu()-cpu)*1000)
-	if err := t.cell(b, n, func() error { _, err := mark(b); return err }); err != nil {
+	if err := t.cell(b, "mark", n, func() error { _, err := mark(b); return err }); err != nil {
 		return err
 	}
 	if err := os.Remove(filepath.Join(b.dir, "var/gcroots/all")); err != nil {
@@ -127,7 +129,7 @@ func (t *flatTable) collecting(ctx context.Context, b *bench, n int) error {
 	if err := b.root("half", paths[n/2]); err != nil {
 		return err
 	}
-	return t.cell(b, n-n/2-1, func() error {
+	return t.cell(b, "half", n-n/2-1, func() error {
 		res, err := b.gc(protocol.GCDeleteDead)
 		if err == nil && len(res.Paths) != n-n/2-1 {
 			err = fmt.Errorf("%d paths deleted; the daemon's log:\n%s", len(res.Paths), b.log())
@@ -136,15 +138,20 @@ func (t *flatTable) collecting(ctx context.Context, b *bench, n int) error {
 	})
 }
 
-// cell prints what f costs for each of n paths, as far as the limit allows.
-func (t *flatTable) cell(b *bench, n int, f func() error) error {
+// cell prints what f costs for each of n paths, as far as the limit allows. Its name is for profiles.
+func (t *flatTable) cell(b *bench, name string, n int, f func() error) error {
 	whole := b.ctx
 	defer func() { b.ctx = whole }()
 	ctx, cancel := context.WithTimeout(whole, t.limit)
 	defer cancel()
 	b.ctx = ctx
+	profiled, err := b.profile(ctx, t.perf, fmt.Sprintf("%s %d", name, n))
+	if err != nil {
+		return err
+	}
 	cpu := b.cpu()
 	took, peak, err := b.timed(f)
+	profiled()
 	if ctx.Err() != nil && whole.Err() == nil {
 		fmt.Fprintf(t.out, "\t> %.0f\t-\t-", t.limit.Seconds())
 		return errors.Join(b.kill(), b.run(whole))

@@ -33,13 +33,16 @@ func (t *flatTable) upkeep(ctx context.Context, b *bench, n int) error {
 	}
 	fmt.Fprintf(t.out, "\t%.1f", b.memory()/1e6)
 	deduplicate := func() error { _, err := optimise(b); return err }
-	for _, work := range []func() error{
-		func() error { return verify(b, false) },
-		func() error { return verify(b, true) },
-		deduplicate,
-		deduplicate,
+	for _, c := range []struct {
+		name string
+		work func() error
+	}{
+		{"existence", func() error { return verify(b, false) }},
+		{"contents", func() error { return verify(b, true) }},
+		{"optimise", deduplicate},
+		{"again", deduplicate},
 	} {
-		if err := t.cell(b, n, work); err != nil {
+		if err := t.cell(b, c.name, n, c.work); err != nil {
 			return err
 		}
 	}
