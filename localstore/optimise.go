@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"sync/atomic"
 
+	"nixdaemon/localstore/internal/db"
 	"nixdaemon/localstore/internal/fstree"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/storepath"
@@ -166,30 +167,36 @@ func (s *Store) eachRooted(ctx context.Context, h *handle, rows []validRow, f fu
 	return nil
 }
 
-// stillValid tells of each row whether its path is valid now. It asks the database for what the cache does not know, but
-// leaves the cache alone: who goes through the whole store would fill it with what nobody else asks for.
+// stillValid tells of each row whether its path is valid now. It leaves the cache alone: who goes through the whole store
+// would fill it with what nobody else asks for.
 func (s *Store) stillValid(ctx context.Context, h *handle, rows []validRow) ([]bool, error) {
-	valid := make([]bool, len(rows))
-	var ask []string
-	var asked []int
+	asked := make([]*db.PathRow, len(rows))
 	for i, r := range rows {
-		if v, known, _ := h.cache.get(r.path); known {
-			valid[i] = v.valid
-		} else {
-			ask, asked = append(ask, r.row.Path), append(asked, i)
-		}
+		asked[i] = r.row
 	}
-	if len(ask) == 0 {
-		return valid, nil
-	}
-	found, err := h.db.ValidSubset(ctx, ask)
+	valid, err := h.db.StillThere(ctx, asked)
 	if err != nil {
 		return nil, public(err)
 	}
-	for k, i := range asked {
-		if len(found) > 0 && found[0] == ask[k] {
+	return valid, public(again(ctx, h.db, asked, valid))
+}
+
+// again looks for those that are not there by their paths: they may have been registered anew, with another number.
+func again(ctx context.Context, d *db.DB, rows []*db.PathRow, valid []bool) error {
+	var ask []string
+	for i, r := range rows {
+		if !valid[i] {
+			ask = append(ask, r.Path)
+		}
+	}
+	if len(ask) == 0 {
+		return nil
+	}
+	found, err := d.ValidSubset(ctx, ask)
+	for i, r := range rows {
+		if len(found) > 0 && !valid[i] && found[0] == r.Path {
 			valid[i], found = true, found[1:]
 		}
 	}
-	return valid, nil
+	return err
 }

@@ -139,6 +139,34 @@ func TestEachValidLeavesOut(t *testing.T) {
 	}
 }
 
+// TestEachValidFindsAgain: a path that went and came back, so that its row has another number, is worked with.
+func TestEachValidFindsAgain(t *testing.T) {
+	s := open(t, nil)
+	paths := fillRows(t, s, 4)
+	h := s.acquire()
+	defer h.release()
+	rows, err := s.newRowReader(ctx, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := rows.next(ctx, 10)
+	if err != nil || len(all) != len(paths) {
+		t.Fatal(all, err)
+	}
+	if _, err := s.InvalidateAll(ctx, []storepath.Path{paths[0], paths[2]}); err != nil {
+		t.Fatal(err)
+	}
+	row := db.PathRow{Path: s.Dir().Print(paths[2]), Hash: all[2].row.Hash}
+	if err := h.db.Write(ctx, func(tx *db.Tx) error { return tx.Register([]db.PathRow{row}, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	var got []storepath.Path
+	err = s.eachRooted(ctx, h, all, func(_ context.Context, p storepath.Path) error { got = append(got, p); return nil })
+	if err != nil || !slices.Equal(got, paths[1:]) {
+		t.Errorf("worked with %v, %v; want %v", got, err, paths[1:])
+	}
+}
+
 // allTempRoots are those of this process.
 func (s *Store) allTempRoots() (all []storepath.Path) {
 	s.rootsMu.Lock()

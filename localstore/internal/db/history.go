@@ -81,6 +81,55 @@ func (db *DB) RowsBeyond(ctx context.Context, id int64, limit int) (rows []PathR
 	return rows, err
 }
 
+// StillThere tells of each of the rows, which come in the order of their numbers, whether there is one of that number and
+// path, as of one moment. Rows that followed one another when they were read lie together: to look for them by their
+// paths would visit as many pages of the index as there are paths, and the more the larger the store is.
+func (db *DB) StillThere(ctx context.Context, rows []*PathRow) (there []bool, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	err = db.read(ctx, func(c *conn) error {
+		there = make([]bool, len(rows))
+		s, err := c.stmt(stmtListNamesBetween)
+		if err != nil {
+			return err
+		}
+		defer s.Reset()
+		s.BindInt64(1, rows[0].ID)
+		s.BindInt64(2, rows[len(rows)-1].ID)
+		return markThere(ctx, s, rows, there)
+	})
+	return there, err
+}
+
+// markThere goes through numbers and paths beside the rows.
+func markThere(ctx context.Context, s *sqlite.Stmt, rows []*PathRow, there []bool) error {
+	var buf []byte
+	at := 0
+	for i := 0; ; i++ {
+		more, err := s.Step()
+		if err == nil {
+			err = checkEvery(ctx, i)
+		}
+		if err != nil || !more {
+			return err
+		}
+		id := s.ColumnInt64(0)
+		for at < len(rows) && rows[at].ID < id {
+			at++
+		}
+		if at == len(rows) || rows[at].ID != id {
+			continue
+		}
+		n := s.ColumnLen(1)
+		if n > len(buf) {
+			buf = make([]byte, 2*n)
+		}
+		s.ColumnBytes(1, buf)
+		there[at] = string(buf[:n]) == rows[at].Path
+	}
+}
+
 // InvalidateWithReferrers removes the given rows, as far as the paths still have the same numbers, and all that refer to
 // them directly or indirectly. It returns the paths that were removed, the given ones first.
 func (tx *Tx) InvalidateWithReferrers(rows []PathRow) ([]string, error) {

@@ -97,3 +97,45 @@ func TestInvalidateWithReferrers(t *testing.T) {
 		t.Error(left, err)
 	}
 }
+
+// TestStillThere: rows that went, that came back with another number, and that never were.
+func TestStillThere(t *testing.T) {
+	ctx := t.Context()
+	db := openTest(t, testOptions(t))
+	paths := fillPaths(t, db, 6, 0)
+	rows, err := db.RowsBeyond(ctx, 0, 10)
+	if err != nil || len(rows) != len(paths) {
+		t.Fatal(rows, err)
+	}
+	for _, gone := range []string{paths[1], paths[4]} {
+		if err := db.Write(ctx, func(tx *Tx) error { _, err := tx.Invalidate(gone); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	register(t, db, PathRow{Path: paths[4], Hash: testHash})
+	rows[3].Path = storePath(9, "another")
+	for _, test := range []struct{ rows, want []int }{
+		{[]int{0, 1, 2, 3, 4, 5}, []int{0, 2, 5}},
+		{[]int{1, 5}, []int{5}}, // with others between
+		{[]int{1}, nil},
+		{nil, nil},
+	} {
+		var asked []*PathRow
+		for _, i := range test.rows {
+			asked = append(asked, &rows[i])
+		}
+		there, err := db.StillThere(ctx, asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		for k, i := range test.rows {
+			if there[k] {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("of %v there are %v, want %v", test.rows, got, test.want)
+		}
+	}
+}

@@ -34,6 +34,7 @@ const (
 	stmtQueryLastID
 	stmtListPaths
 	stmtListRowsBeyond
+	stmtListNamesBetween
 	stmtListNodes
 	stmtListDerivers
 	stmtListEdges
@@ -98,6 +99,7 @@ var statementFiles = [stmtCount]string{
 	stmtQueryLastID:              "query_last_id",
 	stmtListPaths:                "list_paths",
 	stmtListRowsBeyond:           "list_rows_beyond",
+	stmtListNamesBetween:         "list_names_between",
 	stmtListNodes:                "list_nodes",
 	stmtListDerivers:             "list_derivers",
 	stmtListEdges:                "list_edges",

@@ -93,7 +93,7 @@ func (o *Optimiser) Tree(ctx context.Context, name string) error {
 	}
 	t.Optimiser, t.ctx, t.dumper = o, ctx, o.store.newDumper()
 	t.dumper.ctx, t.dumper.opts = ctx, DumpOptions{Map: true, Unread: true}
-	err := t.root(name)
+	_, err := t.node(o.store.fd, &entry{name: name}, true)
 	o.store.putDumper(t.dumper)
 	t.Optimiser, t.ctx, t.dumper = nil, nil, nil
 	o.store.optimisings.Put(t)
@@ -110,22 +110,6 @@ type optimising struct {
 	entries []entry // of the directories on the way down
 	sum     hash.Hash
 	dumper  *dumper // writes to sum
-}
-
-// root is node for a tree's root, which mostly is a directory.
-func (t *optimising) root(name string) error {
-	fd, err := openUnread(t.store.fd, name, openDirFlags)
-	if err != nil {
-		_, err := t.node(t.store.fd, &entry{name: name}, true)
-		return err
-	}
-	defer unix.Close(fd)
-	t.path = append(t.path, name)
-	defer func() { t.path = t.path[:len(t.path)-1] }()
-	if excludedFromLinking(t.where) {
-		return nil
-	}
-	return t.contents(fd)
 }
 
 // node tells whether the entry was replaced, so that its directory must get its metadata back.
