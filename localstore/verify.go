@@ -102,9 +102,13 @@ type verifier struct {
 }
 
 func (v *verifier) say(level activity.Level, format string, args ...any) {
+	v.tell(level, fmt.Sprintf(format, args...))
+}
+
+func (v *verifier) tell(level activity.Level, text string) {
 	v.logging.Lock()
 	defer v.logging.Unlock()
-	v.opts.Log.Message(level, fmt.Sprintf(format, args...))
+	v.opts.Log.Message(level, text)
 }
 
 // complain reports an error, which clients show with this word before it.
@@ -252,7 +256,7 @@ func (v *verifier) link(ctx context.Context, name string) error {
 			return nil
 		}
 	}
-	v.say(activity.Talkative, "checking contents of \"%s\"", name)
+	v.tell(activity.Talkative, "checking contents of \""+name+"\"")
 	hash, err := v.h.links.NameOfFile(ctx, name)
 	if err != nil || hash == name {
 		return err
@@ -309,7 +313,7 @@ func (v *verifier) hash(ctx context.Context, r validRow) error {
 	if v.opts.Quick && v.looksRight(ctx, info) {
 		return nil
 	}
-	v.say(activity.Talkative, "checking contents of '%s'", r.row.Path)
+	v.tell(activity.Talkative, "checking contents of '"+r.row.Path+"'")
 	got, size, err := v.sum(ctx, r.path, info.NarHash.Algo())
 	if err != nil || info.NarHash == got && info.NarSize != 0 {
 		return err

@@ -78,6 +78,11 @@ func (dm *dumper) node(parent int, e *entry, narName string) error {
 	}
 	dm.path = append(dm.path, e.name)
 	defer func() { dm.path = dm.path[:len(dm.path)-1] }()
+	if e.kind == 0 {
+		if opened, err := dm.unknown(parent, e.name, narName); opened {
+			return err
+		}
+	}
 	kind, err := e.kindOf(parent)
 	if err != nil {
 		return dm.wrap("getting status of", err)
@@ -91,6 +96,27 @@ func (dm *dumper) node(parent int, e *entry, narName string) error {
 		return dm.symlink(parent, e.name, narName)
 	}
 	return fmt.Errorf("file '%s' has an unsupported type", dm.where())
+}
+
+// unknown writes what may be a file or a directory, which is opened sooner than asked what it is: with a million names
+// finding one takes as long as the rest. It tells whether it could be opened; links cannot.
+func (dm *dumper) unknown(parent int, name, narName string) (opened bool, err error) {
+	fd, err := dm.open(parent, name, openFileFlags)
+	if err != nil {
+		return false, nil
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := fstat(fd, &st); err != nil {
+		return true, dm.wrap("getting status of", err)
+	}
+	switch {
+	case isType(uint32(st.Mode), unix.S_IFREG):
+		return true, dm.contents(fd, &st, narName)
+	case isType(uint32(st.Mode), unix.S_IFDIR):
+		return true, dm.inside(fd, narName)
+	}
+	return true, fmt.Errorf("file '%s' has an unsupported type", dm.where())
 }
 
 func (dm *dumper) regular(parent int, name, narName string) error {
@@ -159,14 +185,19 @@ func (dm *dumper) copyBig(fd int, left int64) error {
 }
 
 func (dm *dumper) directory(parent int, name, narName string) error {
-	if err := dm.ctx.Err(); err != nil {
-		return context.Cause(dm.ctx)
-	}
 	fd, err := dm.open(parent, name, openDirFlags)
 	if err != nil {
 		return dm.wrap("opening directory", err)
 	}
 	defer unix.Close(fd)
+	return dm.inside(fd, narName)
+}
+
+// inside writes a directory that is open.
+func (dm *dumper) inside(fd int, narName string) error {
+	if err := dm.ctx.Err(); err != nil {
+		return context.Cause(dm.ctx)
+	}
 	entries, err := dm.list.list(fd)
 	if err != nil {
 		return dm.wrap("reading directory", err)

@@ -271,6 +271,41 @@ func TestCaseHack(t *testing.T) {
 	}
 }
 
+// TestDumpOfRoots: a root whose kind nobody knows before is written as what it is beneath a directory.
+func TestDumpOfRoots(t *testing.T) {
+	for _, unread := range []bool{false, true} {
+		d := tempDir(t)
+		at := func(name string) string { return filepath.Join(d.Path(), name) }
+		err := errors.Join(os.WriteFile(at("file"), []byte("text"), 0o444), os.WriteFile(at("program"), nil, 0o555), os.Mkdir(at("empty"), 0o755),
+			os.Symlink("file", at("link")), os.Symlink("empty", at("dir-link")), os.Symlink("nowhere", at("dangling")), unix.Mkfifo(at("pipe"), 0o444))
+		if err != nil {
+			t.Fatal(err)
+		}
+		symlink := func(target string) func(*nar.Writer) {
+			return func(w *nar.Writer) { w.Symlink("", target) }
+		}
+		for name, want := range map[string]func(*nar.Writer){
+			"file":    func(w *nar.Writer) { file(w, "", "text", false) },
+			"program": func(w *nar.Writer) { file(w, "", "", true) },
+			"empty":   func(w *nar.Writer) { w.Directory(""); w.EndDirectory() },
+			"link":    symlink("file"), "dir-link": symlink("empty"), "dangling": symlink("nowhere"),
+		} {
+			var got bytes.Buffer
+			if err := d.Dump(t.Context(), name, &got, DumpOptions{Unread: unread}); err != nil || !bytes.Equal(got.Bytes(), archive(t, want)) {
+				t.Errorf("%s: %q, %v", name, got.Bytes(), err)
+			}
+		}
+		for name, want := range map[string]string{
+			"pipe": fmt.Sprintf("file '%s' has an unsupported type", at("pipe")),
+			"gone": fmt.Sprintf("getting status of \"%s\": no such file or directory", at("gone")),
+		} {
+			if err := d.Dump(t.Context(), name, io.Discard, DumpOptions{Unread: unread}); err == nil || err.Error() != want {
+				t.Errorf("%s: %v, want %s", name, err, want)
+			}
+		}
+	}
+}
+
 func TestDumpRefuses(t *testing.T) {
 	d := tempDir(t)
 	os.Mkdir(filepath.Join(d.Path(), "x"), 0o755)
