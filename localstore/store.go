@@ -39,6 +39,7 @@ type Store struct {
 	roots   map[*TempRoots]struct{}
 
 	late lateRoots
+	told atomic.Pointer[ownCollector] // see TellRoots; nil while none runs
 }
 
 // Open opens the store, creating what is missing of its directories and database, and waits for another process

@@ -125,6 +125,9 @@ func (t *TempRoots) record(ctx context.Context, h *handle, text []byte, fresh []
 	if _, err := t.file.Write(text); err != nil {
 		return fmt.Errorf("write temporary root: %w", err)
 	}
+	if t.store.tellOwn(h, fresh) {
+		return nil
+	}
 	for {
 		if ok, err := h.gc.none(); ok || err != nil {
 			// The next collector is another one.

@@ -49,6 +49,19 @@ func (c *claims) claim(hashPart string) bool {
 	return !c.closed
 }
 
+// tryClaim is claim for who must not wait. False says nothing about the root, which is to be claimed again.
+func (c *claims) tryClaim(hashPart string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed, c.deleting[hashPart] > 0, c.garbage == nil && len(c.keeping) >= maxEarlyClaims:
+		return false
+	case c.garbage == nil || c.garbage(hashPart):
+		c.keeping[hashPart] = struct{}{}
+	}
+	return true
+}
+
 // mayWait tells whether claim would wait.
 func (c *claims) mayWait(hashPart string) bool {
 	c.mu.Lock()

@@ -26,6 +26,9 @@ type Store interface {
 	Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error)
 	// TempRootPaths gives the temporary roots of this process.
 	TempRootPaths() ([]storepath.Path, error)
+	// TellRoots has roots of this process told to the collection that runs, by the hash parts of their paths: tell does not
+	// wait, and if it is false the root is to be told as those of other processes are. Nil ends that.
+	TellRoots(tell func(hashPart string) bool)
 	// HoldRoot makes a path a temporary root of this process for some seconds.
 	HoldRoot(p storepath.Path) error
 	// DropRows makes the first of the paths invalid in one transaction, as many as there is time for, and tells how many;
@@ -211,6 +214,8 @@ func (r *run) collect(ctx context.Context) error {
 		return err
 	}
 	defer server.close()
+	r.o.Store.TellRoots(r.claims.tryClaim)
+	defer r.o.Store.TellRoots(nil)
 	found, release, err := r.findRoots(ctx)
 	if err != nil {
 		return err

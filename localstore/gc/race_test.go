@@ -330,6 +330,32 @@ func TestServerAnswersEachLine(t *testing.T) {
 	f.check(0, 1, 2, 3, 4, 5)
 }
 
+// TestTryClaim: who must not wait is told so, and nothing else is.
+func TestTryClaim(t *testing.T) {
+	c := newClaims()
+	if !c.tryClaim("early") {
+		t.Error("nothing is planned, but a root has to wait")
+	}
+	c.planned(func(hashPart string) bool { return hashPart != "alive" })
+	if c.begin("early") {
+		t.Error("a root is deleted that was told early")
+	}
+	if !c.begin("going") || c.tryClaim("going") {
+		t.Error("what is being deleted does not have to wait")
+	}
+	c.end("going")
+	if !c.tryClaim("going") || c.begin("going") {
+		t.Error("what was deleted, and is claimed, is deleted again")
+	}
+	if !c.tryClaim("alive") || len(c.keeping) != 2 {
+		t.Errorf("%v is remembered", c.keeping)
+	}
+	c.close()
+	if c.tryClaim("late") {
+		t.Error("a collection took a root that was over")
+	}
+}
+
 func TestClaimsForgetWhatDoesNotMatter(t *testing.T) {
 	c := newClaims()
 	c.planned(func(h string) bool { return h == "a" })

@@ -12,7 +12,7 @@ import (
 
 const (
 	// dropTime is how long a transaction of [DB.Drop] may get while nobody waits: a foreign process that wants to write
-	// cannot tell us. Where somebody of ours waited lately it is dropTimeAmong.
+	// cannot tell us. Where somebody of ours wrote lately it is dropTimeAmong.
 	dropTime      = 20 * time.Millisecond
 	dropTimeAmong = 2 * time.Millisecond
 
@@ -26,8 +26,8 @@ const (
 	// each transaction costs as much as some tens of rows.
 	minDrop = maxDropPart
 
-	// dropMemory is how long it is remembered that somebody waited.
-	dropMemory = 200 * time.Millisecond
+	// dropRest is how long others have the database to themselves after a transaction at most, where there are others.
+	dropRest = 2 * time.Millisecond
 
 	// Where rows cannot be dropped without the database's own checks so many go at once, and that is not tried again for
 	// so many calls.
@@ -56,7 +56,6 @@ type dropper struct {
 
 	skip   int           // calls that shall not try
 	perRow time.Duration // what a row took lately
-	waited time.Time     // when somebody last waited
 }
 
 // Drop makes paths invalid, each of which only those before it may refer to, and itself. It does so in one transaction,
@@ -73,16 +72,33 @@ func (db *DB) Drop(ctx context.Context, paths []string, rows Rows) (done int, er
 	}
 	err = errChecks
 	if rows.db == db {
+		begun := time.Now()
 		done, err = db.writer.drop(ctx, rows.ids[:len(paths)])
+		if err == nil && db.writer.busy() {
+			rest(ctx, min(time.Since(begun), dropRest))
+		}
 	}
 	if err != errChecks {
 		return done, db.explain(err)
 	}
 	some := paths[:min(len(paths), checkedDrops)]
-	if err := db.Write(ctx, func(tx *Tx) error { _, err := tx.InvalidateAll(some); return err }); err != nil {
-		return 0, err
+	// Not by Write: those who do are the others.
+	err = db.write(ctx, func(tx *Tx) error { _, err := tx.InvalidateAll(some); return err })
+	if err != nil {
+		return 0, db.explain(err)
 	}
 	return len(some), nil
+}
+
+// rest lets others have the processor, too: with as many goroutines as processors busy, nobody looks whether requests have
+// come, for up to ten milliseconds.
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // drop runs one transaction, and those of others that wait before it and after it.
@@ -114,7 +130,6 @@ func (w *writer) drop(ctx context.Context, ids []int64) (done int, err error) {
 // attend runs the requests that wait.
 func (w *writer) attend() {
 	if r, more := w.next(); more {
-		w.dropper.waited = time.Now()
 		w.group(r)
 	}
 }
@@ -152,7 +167,7 @@ func (w *writer) dropRows(ctx context.Context, ids []int64) (done int, err error
 	}
 	begun := time.Now()
 	limit, part, least := dropTime, dropPart, minDrop
-	if begun.Sub(d.waited) < dropMemory {
+	if w.busy() {
 		limit, part, least = dropTimeAmong, dropPartAmong, 0
 	}
 	for at := begun; done < len(ids); {
@@ -165,7 +180,6 @@ func (w *writer) dropRows(ctx context.Context, ids []int64) (done int, err error
 		d.perRow = max(1, now.Sub(at)/time.Duration(n))
 		at = now
 		if len(w.requests) > 0 {
-			d.waited = now
 			break
 		}
 		if done >= least && now.Sub(begun) >= limit || ctx.Err() != nil {

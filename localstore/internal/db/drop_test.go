@@ -354,3 +354,28 @@ func BenchmarkDrop(b *testing.B) {
 		})
 	}
 }
+
+// TestBusy: who writes makes the database busy for a moment, a collection does not.
+func TestBusy(t *testing.T) {
+	ctx := t.Context()
+	db := openTest(t, testOptions(t))
+	paths := fillPaths(t, db, 3, 0)
+	for !db.writer.busy() { // unless this process stands still for longer
+		register(t, db, PathRow{Path: paths[0], Hash: testHash})
+	}
+	long := time.Now().Add(-time.Hour).UnixNano()
+	db.writer.called.Store(long)
+	g, err := db.LoadGraph(ctx, GraphOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Drop(ctx, paths[2:], g.Rows([]int32{2})); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	if n, err := db.Drop(ctx, paths[1:2], Rows{}); n != 1 || err != nil { // by the long way
+		t.Error(n, err)
+	}
+	if db.writer.busy() || db.writer.called.Load() != long {
+		t.Error("a collection takes itself for others")
+	}
+}

@@ -54,6 +54,9 @@ type writer struct {
 	finished chan struct{}
 	started  bool
 
+	// called is when [DB.Write] was called last, in nanoseconds since 1970.
+	called atomic.Int64
+
 	// Held by whoever runs a group: the goroutine, or a caller of Write who finds it idle.
 	running sync.Mutex
 
@@ -86,7 +89,18 @@ func newWriter(db *DB, c *conn) *writer {
 // outcome counts, if what it did had to be undone for another's sake.
 // When ctx ends before fn has begun, Write returns at once; after that it waits for the outcome.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	if db.writer != nil {
+		db.writer.called.Store(time.Now().UnixNano())
+	}
 	return db.explain(db.write(ctx, fn))
+}
+
+// busyMemory is how long it is remembered that somebody wrote.
+const busyMemory = 200 * time.Millisecond
+
+// busy tells whether somebody called [DB.Write] lately, as is likely again then.
+func (w *writer) busy() bool {
+	return time.Since(time.Unix(0, w.called.Load())).Abs() < busyMemory
 }
 
 func (db *DB) write(ctx context.Context, fn func(tx *Tx) error) error {
