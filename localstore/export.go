@@ -13,11 +13,7 @@ import (
 
 // ExportPath writes one path in the format of "nix-store --export"; see package export.
 func (s *Store) ExportPath(ctx context.Context, p storepath.Path, w io.Writer) error {
-	info, err := s.PathInfo(ctx, p)
-	if err != nil {
-		return err
-	}
-	return export.WritePath(w, s.Dir(), info, func(w io.Writer) error { return s.Dump(ctx, p, w) })
+	return export.Path(ctx, s, p, w)
 }
 
 // ImportPaths adds the paths of a stream in the format of "nix-store --export" and gives them in their order.

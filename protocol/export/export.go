@@ -41,6 +41,22 @@ func WritePath(w io.Writer, dir storepath.Dir, info *pathinfo.Info, dump func(io
 	return out.Flush()
 }
 
+// Source is a store, as far as exporting from it goes.
+type Source interface {
+	Dir() storepath.Dir
+	PathInfo(ctx context.Context, p storepath.Path) (*pathinfo.Info, error)
+	Dump(ctx context.Context, p storepath.Path, w io.Writer) error
+}
+
+// Path writes one path of a store as [WritePath] does.
+func Path(ctx context.Context, from Source, p storepath.Path, w io.Writer) error {
+	info, err := from.PathInfo(ctx, p)
+	if err != nil {
+		return err
+	}
+	return WritePath(w, from.Dir(), info, func(w io.Writer) error { return from.Dump(ctx, p, w) })
+}
+
 // Kept is an archive that waits for the name of its path.
 type Kept interface {
 	io.Writer

@@ -273,11 +273,7 @@ func (s *Store) DumpFile(ctx context.Context, realPath string, w io.Writer) erro
 
 // ExportPath writes one path in the format of "nix-store --export".
 func (s *Store) ExportPath(ctx context.Context, p storepath.Path, w io.Writer) error {
-	info, err := s.PathInfo(ctx, p)
-	if err != nil {
-		return err
-	}
-	return export.WritePath(w, s.o.Dir, info, func(w io.Writer) error { return s.Dump(ctx, p, w) })
+	return export.Path(ctx, s, p, w)
 }
 
 // ReadDerivation reads a derivation.

@@ -17,11 +17,7 @@ import (
 
 // ExportPath writes one path in the format of "nix-store --export".
 func (b *Backend) ExportPath(ctx context.Context, p storepath.Path, w io.Writer) error {
-	info, err := b.PathInfo(ctx, p)
-	if err != nil {
-		return err
-	}
-	return export.WritePath(w, b.Dir(), info, func(w io.Writer) error { return b.Dump(ctx, p, w) })
+	return export.Path(ctx, b, p, w)
 }
 
 // ImportPaths adds the paths of a stream in the format of "nix-store --export"
