@@ -16,6 +16,7 @@ import (
 
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/storepath"
 	"nixdaemon/protocol/wire"
@@ -265,15 +266,15 @@ func rawCases() []rawCase {
 			to.String(ca)
 			to.Uint64(0)
 			to.Uint64(1)
-			archive := emptyFile()
+			archive := string(nartest.File(""))
 			to.Uint64(uint64(len(archive)))
 			to.WriteString(archive)
 			to.Uint64(0)
 		}
 	}
-	sum := nixhash.Of(nixhash.SHA256, emptyFile()).Base16()
+	sum := nixhash.Of(nixhash.SHA256, string(nartest.File(""))).Base16()
 	zero := strings.Repeat("0", 64)
-	right := uint64(len(emptyFile()))
+	right := uint64(len(string(nartest.File(""))))
 	add("nar", info("STORE/"+gone, "", sum, right, ""))
 	add("nar hash mismatch", info("STORE/"+gone+"1", "", zero, right, ""))
 	add("nar size mismatch", info("STORE/"+gone+"1", "", sum, right+8, ""))
@@ -384,16 +385,6 @@ func rawCases() []rawCase {
 		add("set untrusted "+nv[0]+"="+nv[1], options(nv[0], nv[1]), "--force-untrusted")
 	}
 	return cases
-}
-
-func emptyFile() string {
-	var b bytes.Buffer
-	w := wire.NewWriter(&b)
-	for _, s := range []string{"nix-archive-1", "(", "type", "regular", "contents", "", ")"} {
-		w.String(s)
-	}
-	w.Flush()
-	return b.String()
 }
 
 // TestFramesUpstream makes requests, most of them wrong, of upstream's daemon and of ours, and compares what they say

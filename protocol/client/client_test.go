@@ -16,6 +16,7 @@ import (
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -249,15 +250,7 @@ func TestSettingsAndLog(t *testing.T) {
 
 // TestAddNAR sends an archive in each of the three forms.
 func TestAddNAR(t *testing.T) {
-	var archive bytes.Buffer
-	aw := nar.NewWriter(&archive)
-	contents := strings.Repeat("contents ", 40000)
-	if err := aw.Regular("", false, uint64(len(contents)), strings.NewReader(contents)); err != nil {
-		t.Fatal(err)
-	}
-	if err := aw.Close(); err != nil {
-		t.Fatal(err)
-	}
+	archive := nartest.File(strings.Repeat("contents ", 40000))
 	for _, minor := range []uint8{18, 20, 21, 22, 23, 38} {
 		var got bytes.Buffer
 		s := &server{version: protocol.Version{Number: protocol.Minor(minor)}, handle: func(r *protocol.Reader, w *protocol.Writer, op protocol.Op) error {
@@ -269,7 +262,7 @@ func TestAddNAR(t *testing.T) {
 			case minor >= 23:
 				_, err = io.Copy(&got, r.Framed())
 			case minor >= 21:
-				for err == nil && got.Len() < archive.Len() {
+				for err == nil && got.Len() < len(archive) {
 					w.Frame(protocol.FrameRead)
 					w.Uint64(1000)
 					w.Flush()
@@ -284,12 +277,12 @@ func TestAddNAR(t *testing.T) {
 			return err
 		}}
 		c := open(t, s, Options{})
-		info := &pathinfo.Info{Path: pathA, NarHash: nixhash.Of(nixhash.SHA256, archive.String()), NarSize: uint64(archive.Len())}
-		if err := c.AddNAR(t.Context(), protocol.AddToStoreNarRequest{Info: info}, bytes.NewReader(archive.Bytes())); err != nil {
+		info := &pathinfo.Info{Path: pathA, NarHash: nixhash.Of(nixhash.SHA256, string(archive)), NarSize: uint64(len(archive))}
+		if err := c.AddNAR(t.Context(), protocol.AddToStoreNarRequest{Info: info}, bytes.NewReader(archive)); err != nil {
 			t.Errorf("1.%d: %v", minor, err)
 		}
-		if !bytes.Equal(got.Bytes(), archive.Bytes()) {
-			t.Errorf("1.%d: the archive arrived with %d bytes, want %d", minor, got.Len(), archive.Len())
+		if !bytes.Equal(got.Bytes(), archive) {
+			t.Errorf("1.%d: the archive arrived with %d bytes, want %d", minor, got.Len(), len(archive))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -29,16 +30,9 @@ func file(t testing.TB, base, text string, refs ...storepath.Path) (*pathinfo.In
 	if err != nil {
 		t.Fatal(err)
 	}
-	var archive bytes.Buffer
-	w := nar.NewWriter(&archive)
-	if err := w.Regular("", false, uint64(len(text)), strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return &pathinfo.Info{Path: p, References: refs, NarHash: nixhash.Of(nixhash.SHA256, archive.String()),
-		NarSize: uint64(archive.Len())}, archive.Bytes()
+	archive := nartest.File(text)
+	return &pathinfo.Info{Path: p, References: refs, NarHash: nixhash.Of(nixhash.SHA256, string(archive)),
+		NarSize: uint64(len(archive))}, archive
 }
 
 // stream is an export of two paths.

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nixdaemon/protocol/derivation"
-	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/protocoltest"
@@ -28,19 +28,6 @@ func testPath(t testing.TB, name string) storepath.Path {
 		t.Fatal(err)
 	}
 	return p
-}
-
-func testNAR(t testing.TB, text string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := nar.NewWriter(&b)
-	if err := w.Regular("", false, uint64(len(text)), strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 // memory is a store that keeps what it is asked.
@@ -163,7 +150,7 @@ func TestConversation(t *testing.T) {
 func talk(t *testing.T, c *Conn, minor uint8) {
 	t.Helper()
 	a, b, drv := testPath(t, "a"), testPath(t, "b"), testPath(t, "x.drv")
-	archive := testNAR(t, "text")
+	archive := nartest.File("text")
 	hash := must(nixhash.ParseAny(strings.Repeat("0", 52), nixhash.SHA256))(t)
 	info := &pathinfo.Info{Path: a, Deriver: drv, NarHash: hash, NarSize: uint64(len(archive)), References: []storepath.Path{a, b}, Ultimate: true}
 	writeAll := func(w io.Writer) error { _, err := w.Write(archive); return err }
@@ -322,7 +309,7 @@ func TestReadOnly(t *testing.T) {
 
 // TestUnreadArchive has a store that does not look at the archive.
 func TestUnreadArchive(t *testing.T) {
-	archive := testNAR(t, strings.Repeat("x", 100000))
+	archive := nartest.File(strings.Repeat("x", 100000))
 	info := &pathinfo.Info{Path: testPath(t, "a"), NarHash: must(nixhash.ParseAny(strings.Repeat("0", 52), nixhash.SHA256))(t), NarSize: uint64(len(archive))}
 	err := converse(t, &memory{lazy: true}, Latest, Latest, true, func(c *Conn) {
 		for range 2 {

@@ -16,6 +16,7 @@ import (
 	"nixdaemon/localstore/pathlock"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -160,7 +161,7 @@ func (s *stay) Build(ctx context.Context, t Task) error {
 func (m *abroad) bringImpure(ctx context.Context, drv *derivation.Derivation, name string, t Task) error {
 	text := fmt.Sprintf("made abroad for the %dth time", len(m.tasks))
 	info, err := m.w.store.AddDump(ctx, localstore.DumpSpec{Name: drv.Name, Method: storepath.MethodNAR, Algo: nixhash.SHA256},
-		strings.NewReader(fileArchive(text)), localstore.AddOptions{})
+		strings.NewReader(string(nartest.File(text))), localstore.AddOptions{})
 	if err == nil && !m.silent {
 		t.Made(name, info.Path)
 	}
@@ -169,7 +170,7 @@ func (m *abroad) bringImpure(ctx context.Context, drv *derivation.Derivation, na
 
 // bring makes an output valid.
 func (m *abroad) bring(ctx context.Context, drvPath storepath.Path, drv *derivation.Derivation, name string) error {
-	nar := fileArchive("made abroad: " + name)
+	nar := string(nartest.File("made abroad: " + name))
 	info := &pathinfo.Info{NarHash: nixhash.Of(nixhash.SHA256, nar), NarSize: uint64(len(nar)), Deriver: drvPath}
 	info.Path = drv.Outputs[name].Path
 	if info.Path.IsZero() {
@@ -187,17 +188,6 @@ func (m *abroad) bring(ctx context.Context, drvPath storepath.Path, drv *derivat
 	// As a hook does, whose process has no lock of its own.
 	held := func(storepath.Path) bool { return true }
 	return m.w.store.AddNAR(ctx, info, strings.NewReader(nar), localstore.AddOptions{LocksHeld: held})
-}
-
-// fileArchive is the archive of a file.
-func fileArchive(text string) string {
-	var b strings.Builder
-	for _, s := range []string{"nix-archive-1", "(", "type", "regular", "contents", text, ")"} {
-		b.WriteString(string([]byte{byte(len(s)), 0, 0, 0, 0, 0, 0, 0}))
-		b.WriteString(s)
-		b.Write(make([]byte, (8-len(s)%8)%8))
-	}
-	return b.String()
 }
 
 func TestElsewhere(t *testing.T) {

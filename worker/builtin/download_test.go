@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/worker/builtin/builtinjob"
 )
 
@@ -116,7 +117,7 @@ func TestFetchBrokenOff(t *testing.T) {
 
 // A tree cannot be begun again while it is restored, only gone on with.
 func TestFetchUnpackBrokenOff(t *testing.T) {
-	archive := narOf(t, string(bytes.Repeat([]byte("0123456789abcdef"), 1<<16)))
+	archive := nartest.File(string(bytes.Repeat([]byte("0123456789abcdef"), 1<<16)))
 	var asked []string
 	u := serve(t, cut(archive, http.Header{"Accept-Ranges": {"bytes"}, "Etag": {`"1"`}}, true, &asked))
 	job := fetch(u)

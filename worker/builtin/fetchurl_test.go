@@ -91,20 +91,6 @@ func inFile(text string) string {
 	return "error:\n       … writing file \"OUT\"\n\n       error: " + text
 }
 
-// narOf is the archive of a file.
-func narOf(t testing.TB, contents string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := nar.NewWriter(&b)
-	if err := w.Regular("", false, uint64(len(contents)), strings.NewReader(contents)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 func TestFetchUnpack(t *testing.T) {
 	var b bytes.Buffer
 	w := nar.NewWriter(&b)

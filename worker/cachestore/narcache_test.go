@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -23,7 +24,7 @@ func TestNarCache(t *testing.T) {
 	w.store.o.Features = derivation.AllFeatures()
 	text, err := drv.Unparse(storepath.DefaultDir, false, nil)
 	w.must(err)
-	data := fileNAR(t, text)
+	data := nartest.File(text)
 	info, err := pathinfo.FromCA(storepath.DefaultDir, "x.drv", storepath.ContentAddress{Method: storepath.MethodText, Hash: nixhash.Of(nixhash.SHA256, text)}, storepath.References{})
 	w.must(err)
 	info.NarHash, info.NarSize = nixhash.Of(nixhash.SHA256, string(data)), uint64(len(data))

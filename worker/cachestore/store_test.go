@@ -14,6 +14,7 @@ import (
 	"nixdaemon/localstore/localstoretest"
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -172,7 +173,7 @@ func TestUntrusted(t *testing.T) {
 	signed, signedData := w.path("signed", "s")
 	w.must(signed.Sign(storepath.DefaultDir, w.key))
 	ca := func(name, text string, method storepath.Method, hash nixhash.Hash) (*pathinfo.Info, []byte) {
-		data := fileNAR(t, text)
+		data := nartest.File(text)
 		info, err := pathinfo.FromCA(storepath.DefaultDir, name, storepath.ContentAddress{Method: method, Hash: hash}, storepath.References{})
 		w.must(err)
 		info.NarHash, info.NarSize = nixhash.Of(nixhash.SHA256, string(data)), uint64(len(data))
@@ -180,7 +181,7 @@ func TestUntrusted(t *testing.T) {
 	}
 	flat, flatData := ca("flat", "f", storepath.MethodFlat, nixhash.Of(nixhash.SHA1, "f"))
 	text, textData := ca("text", "t", storepath.MethodText, nixhash.Of(nixhash.SHA256, "t"))
-	tree, treeData := ca("tree", "n", storepath.MethodNAR, nixhash.Of(nixhash.SHA512, string(fileNAR(t, "n"))))
+	tree, treeData := ca("tree", "n", storepath.MethodNAR, nixhash.Of(nixhash.SHA512, string(nartest.File("n"))))
 	liar, liarData := ca("liar", "l", storepath.MethodFlat, nixhash.Of(nixhash.SHA256, "something else"))
 	for _, test := range []struct {
 		info *pathinfo.Info
@@ -232,7 +233,7 @@ func TestDumps(t *testing.T) {
 		}
 		data := contents
 		if spec.Method == storepath.MethodNAR || spec.IsNAR {
-			data = string(fileNAR(t, contents))
+			data = string(nartest.File(contents))
 		}
 		want, err := local.AddDump(w.ctx, spec, strings.NewReader(data), localstore.AddOptions{})
 		w.must(err)
@@ -244,7 +245,7 @@ func TestDumps(t *testing.T) {
 		if got.CA != want.CA || got.NarHash != want.NarHash || got.NarSize != want.NarSize || !slices.Equal(got.References, want.References) {
 			t.Errorf("%s: got %v, want %v", name, got, want)
 		}
-		if back := w.dump(got.Path); !bytes.Equal(back, fileNAR(t, contents)) {
+		if back := w.dump(got.Path); !bytes.Equal(back, nartest.File(contents)) {
 			t.Errorf("%s: other contents come back", name)
 		}
 	}

@@ -10,14 +10,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
 	"nixdaemon/localstore"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/compression"
-	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -179,20 +178,10 @@ func (w *world) must(err error) {
 	}
 }
 
-func fileNAR(t testing.TB, text string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	n := nar.NewWriter(&b)
-	if err := errors.Join(n.Regular("", false, uint64(len(text)), strings.NewReader(text)), n.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 // path makes an input-addressed path whose contents are a text.
 func (w *world) path(name, text string, refs ...storepath.Path) (*pathinfo.Info, []byte) {
 	w.Helper()
-	data := fileNAR(w, text)
+	data := nartest.File(text)
 	p, err := storepath.ParseBase(nixhash.EncodeNix32(nixhash.Of(nixhash.SHA256, name).Compress(20)) + "-" + name)
 	w.must(err)
 	return &pathinfo.Info{Path: p, NarHash: nixhash.Of(nixhash.SHA256, string(data)), NarSize: uint64(len(data)),

@@ -16,6 +16,7 @@ import (
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -66,18 +67,9 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func archiveOf(t testing.TB, contents string) []byte {
-	var b bytes.Buffer
-	n := nar.NewWriter(&b)
-	if err := errors.Join(n.Regular("", false, uint64(len(contents)), strings.NewReader(contents)), n.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 // path makes metadata and the archive of a file.
 func (w *world) path(name, contents string, refs ...storepath.Path) (*pathinfo.Info, []byte) {
-	data := archiveOf(w, contents)
+	data := nartest.File(contents)
 	sum := nixhash.Of(nixhash.SHA256, string(data))
 	p, err := storepath.ParseBase(sum.Nix32()[:32] + "-" + name)
 	if err != nil {
@@ -194,7 +186,7 @@ func TestRefused(t *testing.T) {
 
 func TestAddDump(t *testing.T) {
 	w := newWorld(t)
-	file := archiveOf(t, "hello")
+	file := nartest.File("hello")
 	var dir bytes.Buffer
 	n := nar.NewWriter(&dir)
 	if err := errors.Join(n.Directory(""), n.EndDirectory(), n.Close()); err != nil {

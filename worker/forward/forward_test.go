@@ -16,7 +16,7 @@ import (
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/client"
 	"nixdaemon/protocol/derivation"
-	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -26,19 +26,6 @@ import (
 
 // minors are versions with every form of upload and build request.
 var minors = []uint8{18, 21, 25, 32, 38}
-
-func fileNAR(t testing.TB, text string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w := nar.NewWriter(&b)
-	if err := w.Regular("", false, uint64(len(text)), strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
 
 // trip is one client's way through a forwarding daemon to an inner one.
 type trip struct {
@@ -100,7 +87,7 @@ func (tr *trip) add(name, text string, m storepath.Method) *pathinfo.Info {
 	req := protocol.AddToStoreRequest{Name: name + tr.tag, MethodAlgo: storepath.PrintCAMethod(m, nixhash.SHA256), OldMethod: m, OldAlgo: nixhash.SHA256}
 	var data io.Reader = strings.NewReader(text)
 	if m == storepath.MethodNAR || tr.minor < 25 {
-		data = bytes.NewReader(fileNAR(tr, text))
+		data = bytes.NewReader(nartest.File(text))
 	}
 	info, err := tr.c.AddToStore(tr.ctx, req, data)
 	tr.must("add "+name, err)
@@ -118,13 +105,13 @@ func (tr *trip) additions() storepath.Path {
 	}
 	text, err := tr.c.AddText(tr.ctx, protocol.AddTextRequest{Name: "text" + tr.tag, Text: "refers to " + tr.dir.Print(flat.Path), References: []storepath.Path{flat.Path}})
 	tr.must("add text", err)
-	tr.must("add NAR", tr.c.AddNAR(tr.ctx, protocol.AddToStoreNarRequest{Info: tr.made("nar", text), DontCheckSigs: true}, bytes.NewReader(fileNAR(tr, "nar"+tr.tag))))
+	tr.must("add NAR", tr.c.AddNAR(tr.ctx, protocol.AddToStoreNarRequest{Info: tr.made("nar", text), DontCheckSigs: true}, bytes.NewReader(nartest.File("nar"+tr.tag))))
 	if tr.minor >= 32 {
 		one, two := tr.made("one"), tr.made("two")
 		several := []client.Addition{
-			{Info: one, NAR: bytes.NewReader(fileNAR(tr, "one"+tr.tag))},
-			{Info: one, NAR: bytes.NewReader(fileNAR(tr, "one"+tr.tag))}, // valid by now: skipped, whoever skips it
-			{Info: two, NAR: bytes.NewReader(fileNAR(tr, "two"+tr.tag))},
+			{Info: one, NAR: bytes.NewReader(nartest.File("one" + tr.tag))},
+			{Info: one, NAR: bytes.NewReader(nartest.File("one" + tr.tag))}, // valid by now: skipped, whoever skips it
+			{Info: two, NAR: bytes.NewReader(nartest.File("two" + tr.tag))},
 		}
 		if tr.old { // some releases do not skip
 			several = slices.Delete(several, 1, 2)
@@ -140,7 +127,7 @@ func (tr *trip) additions() storepath.Path {
 
 // made is the metadata of an input-addressed path.
 func (tr *trip) made(name string, refs ...storepath.Path) *pathinfo.Info {
-	archive := fileNAR(tr, name+tr.tag)
+	archive := nartest.File(name + tr.tag)
 	hash := nixhash.Of(nixhash.SHA256, string(archive))
 	p, err := tr.dir.MakePath("output:out", hash, name+tr.tag)
 	tr.must("make path", err)
@@ -177,7 +164,7 @@ func (tr *trip) queries(text storepath.Path) {
 	}
 	var dumped bytes.Buffer
 	tr.must("dump", tr.c.Dump(tr.ctx, nar.Path, &dumped))
-	if !bytes.Equal(dumped.Bytes(), fileNAR(tr, "nar"+tr.tag)) {
+	if !bytes.Equal(dumped.Bytes(), nartest.File("nar"+tr.tag)) {
 		tr.Errorf("dumped %d other bytes", dumped.Len())
 	}
 	if err := tr.c.Dump(tr.ctx, tr.made("absent").Path, io.Discard); !strings.HasSuffix(message(err), "is not valid") {

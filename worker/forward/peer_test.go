@@ -17,6 +17,7 @@ import (
 	"nixdaemon/protocol/client"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -132,8 +133,8 @@ func TestUntrustedIsStopped(t *testing.T) {
 	if message(err) != "you are not privileged to build input-addressed derivations" {
 		t.Errorf("build: %v", err)
 	}
-	info := &pathinfo.Info{Path: somePath, NarHash: nixhash.Of(nixhash.SHA256, string(fileNAR(t, "x"))), NarSize: uint64(len(fileNAR(t, "x"))), Ultimate: true}
-	if err := c.AddNAR(t.Context(), protocol.AddToStoreNarRequest{Info: info, DontCheckSigs: true}, bytes.NewReader(fileNAR(t, "x"))); err != nil {
+	info := &pathinfo.Info{Path: somePath, NarHash: nixhash.Of(nixhash.SHA256, string(nartest.File("x"))), NarSize: uint64(len(nartest.File("x"))), Ultimate: true}
+	if err := c.AddNAR(t.Context(), protocol.AddToStoreNarRequest{Info: info, DontCheckSigs: true}, bytes.NewReader(nartest.File("x"))); err != nil {
 		t.Fatal(err) // the test's store wants no signatures
 	}
 	if got, err := c.PathInfo(t.Context(), somePath); err != nil || got.Ultimate {
@@ -431,12 +432,12 @@ func TestDump(t *testing.T) {
 		want          string
 		asked         []protocol.Op
 	}{
-		{name: "valid", archive: string(fileNAR(t, "x")), valid: true, asked: []protocol.Op{protocol.OpNarFromPath}},
+		{name: "valid", archive: string(nartest.File("x")), valid: true, asked: []protocol.Op{protocol.OpNarFromPath}},
 		{name: "not valid", want: "path '" + storepath.DefaultDir.Print(somePath) + "' is not a valid store path",
 			asked: []protocol.Op{protocol.OpNarFromPath, protocol.OpIsValidPath}},
 		{name: "not valid elsewhere", elsewhere: true, want: "input doesn't look like a Nix archive", asked: []protocol.Op{protocol.OpNarFromPath}},
 		{name: "refused", valid: true, want: "input doesn't look like a Nix archive", asked: []protocol.Op{protocol.OpNarFromPath, protocol.OpIsValidPath}},
-		{name: "damaged", archive: string(fileNAR(t, strings.Repeat("x", 1<<20))[:1<<19]), want: client.ErrDisconnected.Error(),
+		{name: "damaged", archive: string(nartest.File(strings.Repeat("x", 1<<20))[:1<<19]), want: client.ErrDisconnected.Error(),
 			asked: []protocol.Op{protocol.OpNarFromPath}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -81,7 +82,7 @@ func (f *fakePeer) BuildPathsWithResults(_ context.Context, paths []derivation.D
 
 func servedPath(t *testing.T, base, text string) (*pathinfo.Info, []byte) {
 	t.Helper()
-	data := fileNAR(t, text)
+	data := nartest.File(text)
 	p, err := storepath.ParseBase(base)
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"nixdaemon/protocol"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -135,7 +136,7 @@ func (f *far) build(ctx context.Context, drv *derivation.BasicDerivation, o peer
 	defer f.mu.Unlock()
 	for _, out := range drv.Outputs {
 		if !out.Path.IsZero() {
-			f.valid[out.Path] = fileArchive("built on " + f.name)
+			f.valid[out.Path] = string(nartest.File("built on " + f.name))
 		}
 	}
 	return f.result, nil
@@ -157,17 +158,6 @@ func (f *far) NAR(_ context.Context, p storepath.Path) (io.ReadCloser, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return io.NopCloser(strings.NewReader(f.valid[p])), nil
-}
-
-// fileArchive is the archive of a file.
-func fileArchive(text string) string {
-	var b strings.Builder
-	for _, s := range []string{"nix-archive-1", "(", "type", "regular", "contents", text, ")"} {
-		b.WriteString(string([]byte{byte(len(s)), 0, 0, 0, 0, 0, 0, 0}))
-		b.WriteString(s)
-		b.Write(make([]byte, (8-len(s)%8)%8))
-	}
-	return b.String()
 }
 
 // poolWorld is a store with machines.
@@ -339,7 +329,7 @@ func TestPoolBuilds(t *testing.T) {
 	w := newPoolWorld(t, "ssh-ng://a")
 	a := w.machine("a")
 	known, missing := w.add("known", "1"), w.add("missing", "2")
-	a.valid[known] = fileArchive("1")
+	a.valid[known] = string(nartest.File("1"))
 	below := w.drv("below", nil, nil)
 	drv := w.drv("x", []storepath.Path{known}, &below)
 	n := &notes{}
@@ -659,7 +649,7 @@ func TestPoolContentAddressed(t *testing.T) {
 		t.Errorf("%v; %s", err, plainText(n.messages))
 	}
 	out := w.out(w.drv("some-path", nil, nil))
-	a.valid[out] = fileArchive("floating")
+	a.valid[out] = string(nartest.File("floating"))
 	a.result.BuiltOutputs = map[string]pathinfo.Realisation{"out": {OutPath: out}}
 	if err := w.build(drv, n); err != nil {
 		t.Fatal(err)
@@ -691,7 +681,7 @@ func TestPoolImpure(t *testing.T) {
 		t.Errorf("%v; %s", err, plainText(n.messages))
 	}
 	out := w.out(w.drv("some-path", nil, nil))
-	a.valid[out] = fileArchive("impure")
+	a.valid[out] = string(nartest.File("impure"))
 	a.result.BuiltOutputs = map[string]pathinfo.Realisation{"out": {OutPath: out}}
 	made, err := build()
 	if err != nil || made["out"] != out {
@@ -728,7 +718,7 @@ func TestPoolLies(t *testing.T) {
 type liar struct{ *far }
 
 func (l *liar) NAR(context.Context, storepath.Path) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader(fileArchive("a lie on my word"))), nil
+	return io.NopCloser(strings.NewReader(string(nartest.File("a lie on my word")))), nil
 }
 
 // TestPoolBroken is about settings that cannot be understood.

@@ -1,7 +1,6 @@
 package serving
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -16,7 +15,7 @@ import (
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
 	"nixdaemon/protocol/export"
-	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/protocoltest"
@@ -124,25 +123,13 @@ func (w *world) talk(v serve.Version, f func(*serve.Conn)) {
 // file makes a path that is a file, and its archive.
 func (w *world) file(name, text string, refs ...storepath.Path) (*pathinfo.Info, []byte) {
 	w.Helper()
-	var b bytes.Buffer
-	out := nar.NewWriter(&b)
-	if err := out.Regular("", false, uint64(len(text)), strings.NewReader(text)); err != nil {
-		w.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		w.Fatal(err)
-	}
-	h := nixhash.SHA256.New()
-	h.Write(b.Bytes())
-	hash, err := nixhash.New(nixhash.SHA256, h.Sum(nil))
-	if err != nil {
-		w.Fatal(err)
-	}
+	archive := nartest.File(text)
+	hash := nixhash.Of(nixhash.SHA256, string(archive))
 	p, err := storepath.New([20]byte(hash.Digest()[:20]), name)
 	if err != nil {
 		w.Fatal(err)
 	}
-	return &pathinfo.Info{Path: p, NarHash: hash, NarSize: uint64(b.Len()), References: storepath.SortUnique(refs)}, b.Bytes()
+	return &pathinfo.Info{Path: p, NarHash: hash, NarSize: uint64(len(archive)), References: storepath.SortUnique(refs)}, archive
 }
 
 func writing(data []byte) func(io.Writer) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nixdaemon/protocol/activity"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/narinfo"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
@@ -77,7 +78,7 @@ func TestWrong(t *testing.T) {
 			want: "size mismatch importing path"},
 		"truncated": {change: func(_ *narinfo.NarInfo, data *[]byte) { *data = (*data)[:100] }, want: "is incomplete"},
 		"empty":     {change: func(_ *narinfo.NarInfo, data *[]byte) { *data = nil }, want: "is incomplete"},
-		"endless": {change: func(_ *narinfo.NarInfo, data *[]byte) { *data = archive(t, strings.Repeat("x", 4<<20)) },
+		"endless": {change: func(_ *narinfo.NarInfo, data *[]byte) { *data = nartest.File(strings.Repeat("x", 4<<20)) },
 			want: "is larger than it should be"},
 		"not compressed as it says": {change: func(n *narinfo.NarInfo, _ *[]byte) { n.Compression = "xz" }, want: "input compression not recognized"},
 		"compressed as nobody can":  {change: func(n *narinfo.NarInfo, _ *[]byte) { n.Compression = "squeeze" }, want: "squeeze"},

@@ -18,7 +18,7 @@ import (
 	"nixdaemon/localstore/localstoretest"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/compression"
-	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/narinfo"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
@@ -267,23 +267,11 @@ func (c *fakeCache) write(name, text string) {
 	}
 }
 
-func archive(t testing.TB, contents string) []byte {
-	var b bytes.Buffer
-	w := nar.NewWriter(&b)
-	if err := w.Regular("", false, uint64(len(contents)), strings.NewReader(contents)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 // add puts a path with one file into the cache, after change has had its way with the narinfo and the archive, and
 // signs it before sign has.
 func (c *fakeCache) add(name, contents string, refs []storepath.Path, change func(*narinfo.NarInfo, *[]byte)) storepath.Path {
 	c.t.Helper()
-	data := archive(c.t, contents)
+	data := nartest.File(contents)
 	sum := nixhash.Of(nixhash.SHA256, string(data))
 	p, err := c.store.MakePath("output:out", nixhash.Of(nixhash.SHA256, name+contents), name)
 	if err != nil {

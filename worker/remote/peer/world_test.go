@@ -1,7 +1,6 @@
 package peer_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
-	"nixdaemon/protocol/nar"
+	"nixdaemon/protocol/nar/nartest"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/pathinfo"
 	"nixdaemon/protocol/storepath"
@@ -85,31 +84,19 @@ type thing struct {
 
 func newThing(t testing.TB, dir storepath.Dir, name, text string, refs ...storepath.Path) thing {
 	t.Helper()
-	var b bytes.Buffer
-	w := nar.NewWriter(&b)
 	for _, ref := range refs {
 		text += dir.Print(ref)
 	}
-	if err := w.Regular("", false, uint64(len(text)), strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	h := nixhash.SHA256.New()
-	h.Write(b.Bytes())
-	hash, err := nixhash.New(nixhash.SHA256, h.Sum(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
+	archive := nartest.File(text)
+	hash := nixhash.Of(nixhash.SHA256, string(archive))
 	var part [20]byte
 	copy(part[:], hash.Digest())
 	p, err := storepath.New(part, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return thing{nar: b.Bytes(), info: &pathinfo.Info{
-		Path: p, NarHash: hash, NarSize: uint64(b.Len()), References: storepath.SortUnique(refs), RegistrationTime: 1,
+	return thing{nar: archive, info: &pathinfo.Info{
+		Path: p, NarHash: hash, NarSize: uint64(len(archive)), References: storepath.SortUnique(refs), RegistrationTime: 1,
 	}}
 }
 
