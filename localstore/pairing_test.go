@@ -24,12 +24,9 @@ import (
 // pairingOf is one for so many workers, of which so many do not wait, whatever the processor can do.
 func pairingOf(workers, alone int) *pairing { return &pairing{workers: workers, alone: alone} }
 
-func noise(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 7))
+func noise(seed byte, n int) []byte {
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
+	rand.NewChaCha8([32]byte{seed}).Read(b)
 	return b
 }
 
@@ -163,7 +160,7 @@ func TestVerifyPairs(t *testing.T) {
 	var paths []storepath.Path
 	for i := range 40 {
 		spec := DumpSpec{Name: fmt.Sprintf("large-%d", i), Method: storepath.MethodFlat, Algo: nixhash.SHA256}
-		info, err := s.AddDump(context.Background(), spec, bytes.NewReader(noise(uint64(i), 60_000+i*9_000)), AddOptions{})
+		info, err := s.AddDump(context.Background(), spec, bytes.NewReader(noise(byte(i), 60_000+i*9_000)), AddOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,12 +26,9 @@ func check(t *testing.T, p, q []byte, pieces []int) {
 	}
 }
 
-func random(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
+func random(seed byte, n int) []byte {
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
+	rand.NewChaCha8([32]byte{seed}).Read(b)
 	return b
 }
 
