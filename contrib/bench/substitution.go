@@ -186,6 +186,16 @@ func (b *bench) cached() []derivation.DerivedPath {
 	return paths
 }
 
+// missing asks what of the cache is missing, which is all.
+func (b *bench) missing(c *client.Client) ([]derivation.DerivedPath, error) {
+	paths := b.cached()
+	m, err := c.QueryMissing(b.ctx, paths)
+	if err == nil && len(m.WillSubstitute) != len(paths) {
+		err = fmt.Errorf("%d of %d paths would be substituted", len(m.WillSubstitute), len(paths))
+	}
+	return paths, err
+}
+
 // substitutePaths takes everything, as a client does: it asks what is missing, then for all of it.
 func substitutePaths(b *bench) (float64, error) {
 	c, err := b.substituting()
@@ -193,11 +203,7 @@ func substitutePaths(b *bench) (float64, error) {
 		return 0, err
 	}
 	defer c.Close()
-	paths := b.cached()
-	m, err := c.QueryMissing(b.ctx, paths)
-	if err == nil && len(m.WillSubstitute) != len(paths) {
-		err = fmt.Errorf("%d of %d paths would be substituted", len(m.WillSubstitute), len(paths))
-	}
+	paths, err := b.missing(c)
 	if err != nil {
 		return 0, err
 	}
@@ -219,11 +225,7 @@ func missingPaths(b *bench) (float64, error) {
 		return 0, err
 	}
 	defer c.Close()
-	paths := b.cached()
-	m, err := c.QueryMissing(b.ctx, paths)
-	if err == nil && len(m.WillSubstitute) != len(paths) {
-		err = fmt.Errorf("%d of %d paths would be substituted", len(m.WillSubstitute), len(paths))
-	}
+	paths, err := b.missing(c)
 	return float64(len(paths)), err
 }
 

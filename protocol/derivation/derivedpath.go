@@ -51,14 +51,20 @@ func ParseSingleDerivedPath(dir storepath.Dir, s, separator string, f Features) 
 		p, err := dir.Parse(s)
 		return SingleDerivedPath{Path: p}, err
 	}
-	drv, err := ParseSingleDerivedPath(dir, s[:at], separator, f)
-	if err == nil {
-		err = drv.requireFeature(f)
-	}
+	drv, err := parseOutputsOf(dir, s[:at], separator, f)
 	if err != nil {
 		return SingleDerivedPath{}, err
 	}
 	return SingleDerivedPath{Drv: &drv, Output: s[at+len(separator):]}, nil
+}
+
+// parseOutputsOf reads what stands before outputs.
+func parseOutputsOf(dir storepath.Dir, s, separator string, f Features) (SingleDerivedPath, error) {
+	drv, err := ParseSingleDerivedPath(dir, s, separator, f)
+	if err == nil {
+		err = drv.requireFeature(f)
+	}
+	return drv, err
 }
 
 // requireFeature checks that p may be a derivation of which outputs are asked.
@@ -77,10 +83,7 @@ func ParseDerivedPath(dir storepath.Dir, s, separator string, f Features) (Deriv
 		p, err := dir.Parse(s)
 		return DerivedPath{Path: p}, err
 	}
-	drv, err := ParseSingleDerivedPath(dir, s[:at], separator, f)
-	if err == nil {
-		err = drv.requireFeature(f)
-	}
+	drv, err := parseOutputsOf(dir, s[:at], separator, f)
 	if err != nil {
 		return DerivedPath{}, err
 	}

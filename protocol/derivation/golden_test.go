@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nixdaemon/protocol/internal/fixturetest"
-	"nixdaemon/protocol/internal/njson"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/storepath"
 )
@@ -298,16 +297,7 @@ func jsonOptions(t *testing.T, o *Options) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return canonical(t, string(text))
-}
-
-func canonical(t *testing.T, text string) string {
-	t.Helper()
-	v, err := njson.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v.String()
+	return fixturetest.Canonical(t, string(text))
 }
 
 func TestGoldenOptions(t *testing.T) {
@@ -332,7 +322,7 @@ func TestGoldenOptions(t *testing.T) {
 			if err != nil || len(warnings) != 0 {
 				t.Fatal(warnings, err)
 			}
-			want := canonical(t, fixturetest.Read(t, "libstore/derivation/"+options+".json"))
+			want := fixturetest.Canonical(t, fixturetest.Read(t, "libstore/derivation/"+options+".json"))
 			if diff := cmp.Diff(want, jsonOptions(t, o)); diff != "" {
 				t.Errorf("options (-want +got):\n%s", diff)
 			}

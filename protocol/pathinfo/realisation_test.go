@@ -7,7 +7,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nixdaemon/protocol/internal/fixturetest"
-	"nixdaemon/protocol/internal/njson"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/storepath"
 )
@@ -34,16 +33,6 @@ func byHash(t testing.TB, sigs ...Signature) *Realisation {
 
 var zeroSig = NewSignature("asdf", make([]byte, 64))
 
-// canonical removes the golden files' indentation.
-func canonical(t *testing.T, text string) string {
-	t.Helper()
-	v, err := njson.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v.String()
-}
-
 func TestGoldenRealisations(t *testing.T) {
 	simple := byPath(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-foo")
 	signed := byPath(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-foo.drv", zeroSig)
@@ -56,7 +45,7 @@ func TestGoldenRealisations(t *testing.T) {
 		if diff := cmp.Diff(want, got, comparable...); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
-		if name != "with-signature-unstructured" && got.PathJSON() != canonical(t, text) {
+		if name != "with-signature-unstructured" && got.PathJSON() != fixturetest.Canonical(t, text) {
 			t.Errorf("%s is written %s", name, got.PathJSON())
 		}
 	}
@@ -66,7 +55,7 @@ func TestGoldenRealisations(t *testing.T) {
 		if diff := cmp.Diff(want, got, comparable...); diff != "" || err != nil {
 			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
 		}
-		if got.ValueJSON() != canonical(t, text) {
+		if got.ValueJSON() != fixturetest.Canonical(t, text) {
 			t.Errorf("%s is written %s", name, got.ValueJSON())
 		}
 	}

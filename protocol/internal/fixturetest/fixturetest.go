@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"nixdaemon/protocol/internal/njson"
 )
 
 // EnvVar names the directory of the golden files.
@@ -52,4 +54,14 @@ func JSON[T any](t testing.TB, name string) T {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return v
+}
+
+// Canonical is JSON without the golden files' indentation.
+func Canonical(t testing.TB, text string) string {
+	t.Helper()
+	v, err := njson.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.String()
 }
