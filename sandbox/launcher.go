@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrClosed is returned by [Launcher.Start] after [Launcher.Close].
@@ -36,6 +39,19 @@ func NewLauncher() (*Launcher, error) {
 		return nil, fmt.Errorf("mark inherited descriptors close-on-exec: %w", err)
 	}
 	return &Launcher{}, nil
+}
+
+func closeOnExecAll() error {
+	entries, err := os.ReadDir(ownDescriptors)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // Start runs the builder. When ctx ends, its whole tree is killed as by [Process.Kill].

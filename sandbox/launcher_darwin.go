@@ -1,13 +1,14 @@
 package sandbox
 
 import (
-	"os"
-	"strconv"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
+
+// ownDescriptors is a directory with an entry for each open descriptor of ours.
+const ownDescriptors = "/dev/fd"
 
 // forker forks from the calling thread: macOS has no attributes that only a thread could carry.
 type forker struct {
@@ -31,17 +32,4 @@ func (f *forker) close() {}
 
 func sysProcAttr(spec *Spec) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Credential: credential(spec.User)}
-}
-
-func closeOnExecAll() error {
-	entries, err := os.ReadDir("/dev/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
-	}
-	return nil
 }

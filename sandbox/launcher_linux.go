@@ -2,9 +2,7 @@ package sandbox
 
 import (
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -13,6 +11,9 @@ import (
 
 	"nixdaemon/sandbox/seccomp"
 )
+
+// ownDescriptors is a directory with an entry for each open descriptor of ours.
+const ownDescriptors = "/proc/self/fd"
 
 // attributes are what a thread sets once and its children inherit.
 type attributes struct {
@@ -204,17 +205,4 @@ func forkStopped() (int, error) {
 	return syscall.ForkExec("/proc/self/exe", []string{"limits"}, &syscall.ProcAttr{
 		Env: []string{}, Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
 	})
-}
-
-func closeOnExecAll() error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
-			unix.CloseOnExec(fd)
-		}
-	}
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"nixdaemon/sandbox/internal/child"
 )
 
 // sweepUser kills all processes of uid at once and says whether there was none.
@@ -90,25 +92,9 @@ func runSweeper(uid uint32) (unix.WaitStatus, error) {
 	}
 }
 
-// startSweeper blocks all signals around the clone: a handler that ran in the helper would run on our stack.
+// startSweeper clones the helper and gives its process id.
 func startSweeper(uid uint32, args *sweepArgs) (int, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, before unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
-		return 0, err
-	}
-	pid := cloneSweeper(uintptr(uid), args)
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
-		return 0, err
-	}
-	if pid < 0 {
-		return 0, unix.Errno(-pid)
-	}
-	return pid, nil
+	return child.Clone(func() int { return cloneSweeper(uintptr(uid), args) })
 }
 
 // cloneSweeper returns the helper's pid or a negative error number.

@@ -1,10 +1,8 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,51 +13,10 @@ type tree struct {
 	root int
 }
 
+// killPause is how long the first look for what is left waits, at the least: each further one waits longer.
+const killPause = time.Millisecond
+
 func newTree(pid int, _ *Spec) *tree { return &tree{root: pid} }
-
-// kill stops all members until no new one appears, and then kills them, so that ancestry stays visible.
-func (t *tree) kill() error {
-	var stopped []int
-	for {
-		members, err := t.members()
-		if err != nil {
-			return err
-		}
-		fresh := slices.DeleteFunc(members, func(pid int) bool { return slices.Contains(stopped, pid) })
-		if len(fresh) == 0 {
-			break
-		}
-		for _, pid := range fresh {
-			unix.Kill(pid, unix.SIGSTOP)
-		}
-		stopped = append(stopped, fresh...)
-	}
-	var errs []error
-	for _, pid := range stopped {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-			errs = append(errs, fmt.Errorf("kill process %d of builder %d: %w", pid, t.root, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// killAll kills the tree and returns when none of it lives.
-func (t *tree) killAll() error {
-	start := time.Now()
-	for delay := time.Millisecond; ; delay = min(2*delay, 20*time.Millisecond) {
-		members, err := t.members()
-		if err != nil || len(members) == 0 {
-			return err
-		}
-		if err := t.kill(); err != nil {
-			return err
-		}
-		if time.Since(start) > killLimit {
-			return fmt.Errorf("kill processes of builder %d: still alive: %v", t.root, members)
-		}
-		time.Sleep(delay)
-	}
-}
 
 // zombie is SZOMB of sys/proc.h.
 const zombie = 5

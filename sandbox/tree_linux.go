@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -23,52 +22,11 @@ type tree struct {
 	seen map[int]uint64
 }
 
+// killPause is how long the first look for what is left waits, at the least: each further one waits longer.
+const killPause = 100 * time.Microsecond
+
 func newTree(pid int, spec *Spec) *tree {
 	return &tree{root: pid, dir: spec.Dir, marks: spec.dirMarks(), started: time.Now(), seen: make(map[int]uint64)}
-}
-
-// kill stops all members until no new one appears, and then kills them. Stopping comes first because it keeps
-// parents alive, and with them the ancestry by which their children are found.
-func (t *tree) kill() error {
-	stopped := make(map[int]bool)
-	for fresh := true; fresh; {
-		members, err := t.members()
-		if err != nil {
-			return err
-		}
-		fresh = false
-		for _, pid := range members {
-			if !stopped[pid] {
-				unix.Kill(pid, unix.SIGSTOP)
-				stopped[pid], fresh = true, true
-			}
-		}
-	}
-	var errs []error
-	for pid := range stopped {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-			errs = append(errs, fmt.Errorf("kill process %d of builder %d: %w", pid, t.root, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// killAll kills the tree and returns when none of it lives.
-func (t *tree) killAll() error {
-	start := time.Now()
-	for delay := 100 * time.Microsecond; ; delay = min(2*delay, 20*time.Millisecond) {
-		members, err := t.members()
-		if err != nil || len(members) == 0 {
-			return err
-		}
-		if err := t.kill(); err != nil {
-			return err
-		}
-		if time.Since(start) > killLimit {
-			return fmt.Errorf("kill processes of builder %d: still alive: %v", t.root, members)
-		}
-		time.Sleep(delay)
-	}
 }
 
 // members lists the living processes that belong to the tree: by session or process group, by ancestry,

@@ -99,10 +99,21 @@ func (w *world) replace(p storepath.Path, text string) {
 	}
 }
 
+// countingWorlds has builders run as ourselves, and as build users.
+func countingWorlds(t *testing.T, test func(t *testing.T, w *world, l *countingLauncher)) {
+	t.Run("own user", func(t *testing.T) {
+		l := new(countingLauncher)
+		test(t, newWorld(t, counting(l)), l)
+	})
+	t.Run("build users", func(t *testing.T) {
+		l := new(countingLauncher)
+		test(t, newUserWorldWith(t, counting(l), "one", "two"), l)
+	})
+}
+
 // TestAssembledInputs builds with nearly the same inputs again and again, while they change.
 func TestAssembledInputs(t *testing.T) {
-	var l *countingLauncher
-	test := func(t *testing.T, w *world) {
+	test := func(t *testing.T, w *world, l *countingLauncher) {
 		w.alone()
 		inputs := w.manyInputs(80)
 		more := w.source("more", "one more")
@@ -134,14 +145,7 @@ func TestAssembledInputs(t *testing.T) {
 		check("after that, too", inputs, 60, 60, 60, 60)
 		w.nothingLeft()
 	}
-	t.Run("own user", func(t *testing.T) {
-		l = new(countingLauncher)
-		test(t, newWorld(t, counting(l)))
-	})
-	t.Run("build users", func(t *testing.T) {
-		l = new(countingLauncher)
-		test(t, newUserWorldWith(t, counting(l), "one", "two"))
-	})
+	countingWorlds(t, test)
 }
 
 // TestAssembledAtOnce builds in two directories at a time: what one needed the other is likely to need again.
@@ -170,8 +174,7 @@ func TestAssembledAtOnce(t *testing.T) {
 // TestTidiedByNames has builders leave all kinds of things among their inputs, so few that their names are known, and so
 // many that they are not.
 func TestTidiedByNames(t *testing.T) {
-	l := new(countingLauncher)
-	test := func(t *testing.T, w *world) {
+	test := func(t *testing.T, w *world, l *countingLauncher) {
 		w.alone()
 		inputs := w.manyInputs(40)
 		extra := w.source("extra", "extra")
@@ -199,14 +202,7 @@ func TestTidiedByNames(t *testing.T) {
 		}
 		w.nothingLeft()
 	}
-	t.Run("own user", func(t *testing.T) {
-		l = new(countingLauncher)
-		test(t, newWorld(t, counting(l)))
-	})
-	t.Run("build users", func(t *testing.T) {
-		l = new(countingLauncher)
-		test(t, newUserWorldWith(t, counting(l), "one", "two"))
-	})
+	countingWorlds(t, test)
 }
 
 // TestCannotAssemble: then each input is mounted for each builder.

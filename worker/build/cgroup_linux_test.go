@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/derivation"
@@ -367,17 +366,7 @@ func BenchmarkCgroup(b *testing.B) {
 				}
 			})
 			w.change(func(s *session.Session) { s.Log = activity.Discard{} })
-			var used time.Duration
-			for i := range b.N {
-				b.StopTimer()
-				paths := w.trivial(fmt.Sprintf("t%d", i), n)
-				before := cpuTime()
-				b.StartTimer()
-				w.buildAll(paths)
-				used += cpuTime() - before
-			}
-			b.ReportMetric(used.Seconds()*1000/float64(n)/float64(b.N), "cpu-ms/build")
-			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "builds/s")
+			w.measureTrivial(b, n)
 		})
 	}
 }

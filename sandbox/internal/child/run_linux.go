@@ -24,6 +24,16 @@ type Failure struct {
 // The caller goes on with [Image.Finish], on any thread.
 func (m *Image) Start(flags uintptr) (int, error) {
 	atomic.StoreUint32(m.alive, 1)
+	flags |= unix.CLONE_VM | uintptr(unix.SIGCHLD)
+	if !m.forks() {
+		flags |= unix.CLONE_CHILD_CLEARTID
+	}
+	return Clone(func() int { return cloneAndRun(flags, &m.calls[0], m.report, m.alive) })
+}
+
+// Clone calls what clones a process that shares our memory, and gives its id; clone gives that or a negative error number.
+// All signals are blocked meanwhile: a handler that ran in the child would run on our stack.
+func Clone(clone func() int) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var all, before unix.Sigset_t
@@ -33,11 +43,7 @@ func (m *Image) Start(flags uintptr) (int, error) {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
 		return 0, err
 	}
-	flags |= unix.CLONE_VM | uintptr(unix.SIGCHLD)
-	if !m.forks() {
-		flags |= unix.CLONE_CHILD_CLEARTID
-	}
-	pid := cloneAndRun(flags, &m.calls[0], m.report, m.alive)
+	pid := clone()
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
 		return 0, err
 	}
