@@ -342,9 +342,12 @@ func (r *run) loadGraph(ctx context.Context) (*graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGraph(r.dir, rows)
-	if err != nil {
-		return nil, err
+	g := newGraph(r.dir, rows)
+	for _, hash := range g.oddHashes {
+		r.claims.keep(hash)
+	}
+	if n := len(g.odd); n > 0 {
+		r.o.Log.Message(activity.Warn, fmt.Sprintf("warning: %d rows of the database name no store paths: they and what they refer to are kept", n))
 	}
 	for _, p := range r.req.specific() {
 		g.add(p)

@@ -1,7 +1,8 @@
 package gc
 
 import (
-	"fmt"
+	"path"
+	"strings"
 
 	"nixdaemon/localstore/internal/db"
 	"nixdaemon/protocol/storepath"
@@ -18,6 +19,11 @@ type graph struct {
 	outputs *edges
 
 	others map[storepath.Path]int32 // the nodes that are not valid
+
+	// odd are rows that somebody else has written, or that were damaged, and that name nothing in the store. They have a
+	// node and no path, and stay, as does what they refer to, and what has the hash parts that theirs begin with.
+	odd       []int32
+	oddHashes []string
 }
 
 // edges are lists of nodes, one for each node.
@@ -42,7 +48,7 @@ func newEdges(nodes int, pairs func(yield func(from, to int32))) *edges {
 }
 
 // newGraph takes rows' derivers and outputs for what is kept with a path, where they were loaded.
-func newGraph(dir storepath.Dir, rows *db.Graph) (*graph, error) {
+func newGraph(dir storepath.Dir, rows *db.Graph) *graph {
 	g := &graph{
 		paths:  make([]storepath.Path, len(rows.Paths)),
 		valid:  int32(len(rows.Paths)),
@@ -50,12 +56,15 @@ func newGraph(dir storepath.Dir, rows *db.Graph) (*graph, error) {
 		others: make(map[storepath.Path]int32),
 	}
 	for i, text := range rows.Paths {
+		// With a slash too many it is another row than that of the path, which alone counts.
 		p, err := dir.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("read valid paths: %w", err)
+		if err != nil || len(text) != len(dir)+1+len(p.Base()) {
+			g.odd = append(g.odd, int32(i))
+			continue
 		}
 		g.paths[i] = p
 	}
+	g.hideOdd(dir)
 	if rows.Outputs != nil {
 		g.outputs = newEdges(int(g.valid), func(yield func(from, to int32)) {
 			for _, o := range rows.Outputs {
@@ -63,8 +72,41 @@ func newGraph(dir storepath.Dir, rows *db.Graph) (*graph, error) {
 			}
 		})
 	}
-	return g, nil
+	return g
 }
+
+// hideOdd keeps odd rows from being found by names, which may be those of paths: nor are derivers and outputs, which have
+// been looked up already.
+func (g *graph) hideOdd(dir storepath.Dir) {
+	if len(g.odd) == 0 {
+		return
+	}
+	names := make(map[int32]string)
+	for _, n := range g.odd {
+		text := path.Clean(g.rows.Paths[n])
+		names[n] = path.Base(text)
+		if rest, in := strings.CutPrefix(text, string(dir)+"/"); in && len(rest) >= storepath.HashLen {
+			g.oddHashes = append(g.oddHashes, rest[:storepath.HashLen])
+		}
+		g.rows.Paths[n] = ""
+	}
+	g.rows.Index()
+	replace := func(n *int32) {
+		if name, odd := names[*n]; odd {
+			if meant, found := g.rows.Node(name); found {
+				*n = meant
+			}
+		}
+	}
+	for i := range g.rows.Derivers {
+		replace(&g.rows.Derivers[i])
+	}
+	for i := range g.rows.Outputs {
+		replace(&g.rows.Outputs[i].Out)
+	}
+}
+
+func (g *graph) isOdd(n int32) bool { return g.paths[n].IsZero() }
 
 func (g *graph) node(p storepath.Path) (int32, bool) {
 	if n, ok := g.rows.Node(p.Base()); ok {
@@ -134,11 +176,7 @@ func (g *graph) print(dir storepath.Dir, n int32) string {
 	if !g.isValid(n) {
 		return dir.Print(g.paths[n])
 	}
-	// A row's text is the same, but for slashes that somebody else may have put there.
-	if text := g.rows.Paths[n]; len(text) == len(dir)+1+len(g.paths[n].Base()) {
-		return text
-	}
-	return dir.Print(g.paths[n])
+	return g.rows.Paths[n]
 }
 
 func (g *graph) printAll(dir storepath.Dir, nodes []int32) []string {

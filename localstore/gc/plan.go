@@ -30,7 +30,7 @@ func makePlan(g *graph, roots, onDisk []int32, req *Request) *plan {
 			roots = slices.Concat(roots, others(g, p.asked))
 		}
 	}
-	for _, n := range roots {
+	for _, n := range slices.Concat(g.odd, roots) {
 		p.markAlive(g, n)
 	}
 	starts := p.asked
@@ -218,7 +218,7 @@ func (p *plan) firstAlive() int {
 func (p *plan) live(g *graph, dir storepath.Dir, wholeStore bool) []string {
 	var out []string
 	print := func(n int32) {
-		if p.alive[n] {
+		if p.alive[n] && !g.isOdd(n) {
 			out = append(out, g.print(dir, n))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -135,11 +136,7 @@ func mustGraph(t testing.TB, rows *db.Graph, keepOutputs, keepDerivations bool) 
 	if !keepDerivations {
 		some.Derivers = nil
 	}
-	g, err := newGraph(testDir, &some)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return newGraph(testDir, &some)
 }
 
 func everything(g *graph) []int32 {
@@ -344,11 +341,43 @@ func TestGraphAddsWhatIsNotValid(t *testing.T) {
 	g.keeps(n, func(int32) { t.Error("an invalid path keeps something") })
 }
 
-func TestNewGraphRefusesForeignPaths(t *testing.T) {
-	rows := (&shape{n: 2}).rows()
-	rows.Paths[1] = "/elsewhere/x"
-	if _, err := newGraph(testDir, rows); err == nil {
-		t.Error("accepted a path outside the store")
+// TestOddRows: rows that name no store paths stay, with all that they refer to, and are not taken for paths of their names.
+func TestOddRows(t *testing.T) {
+	s := &shape{n: 6, refs: map[int][]int{4: {1}}, deriver: map[int]int{2: 5}, outputs: map[int][]int{0: {5}}}
+	for _, odd := range []string{"/elsewhere/x", "", "no path", "/nix/store", "/nix/store/x", "/nix/store/" + testPath(1).Base() + "/sub"} {
+		rows := s.rows()
+		rows.Paths[4] = odd
+		rows.Paths[5] = "/nix/store//" + testPath(3).Base() // another row with the name of a path that has one
+		rows.Index()
+		rows.Derivers[2], rows.Outputs[0].Out = 5, 5 // as they are found by name
+		g := newGraph(testDir, rows)
+		wantHashes := []string{testPath(3).HashPart()}
+		if strings.HasSuffix(odd, "/sub") {
+			wantHashes = []string{testPath(1).HashPart(), testPath(3).HashPart()}
+		}
+		if diff := cmp.Diff(wantHashes, g.oddHashes); diff != "" {
+			t.Errorf("%q: hash parts (-want +got):\n%s", odd, diff)
+		}
+		for _, n := range []int{0, 1, 2, 3} {
+			if got, ok := g.node(testPath(n)); !ok || got != int32(n) {
+				t.Errorf("%q: path %d has node %d, %t", odd, n, got, ok)
+			}
+		}
+		for _, root := range []int32{0, 2, 3} {
+			req := wholeStore(ReturnLive)
+			p := makePlan(g, []int32{root}, []int32{0, 1, 2, 3}, &req)
+			want := map[int32][]int{0: {0, 1, 3}, 2: {1, 2, 3}, 3: {1, 3}}[root]
+			var all []string
+			for _, n := range want {
+				all = append(all, testDir.Print(testPath(n)))
+			}
+			if diff := cmp.Diff(all, p.live(g, testDir, true)); diff != "" {
+				t.Errorf("%q, root %d (-want +got):\n%s", odd, root, diff)
+			}
+			if len(p.dead) != 4-len(want) {
+				t.Errorf("%q, root %d: dead are %v", odd, root, p.dead)
+			}
+		}
 	}
 }
 
