@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,8 @@ type validRow struct {
 
 func (s *Store) newRowReader(ctx context.Context, h *handle) (*rowReader, error) {
 	last, err := h.db.LastID(ctx)
-	return &rowReader{store: s, db: h.db, last: last}, public(err)
+	// The numbers of rows begin at 1, unless somebody else has written others.
+	return &rowReader{store: s, db: h.db, id: math.MinInt64, last: last}, public(err)
 }
 
 // next gives the next rows, at most n of them; none at the end.

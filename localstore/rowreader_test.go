@@ -8,6 +8,9 @@ import (
 	"sync"
 	"testing"
 
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
 	"nixdaemon/localstore/internal/db"
 	"nixdaemon/protocol/nixhash"
 	"nixdaemon/protocol/storepath"
@@ -71,6 +74,40 @@ func TestRowReader(t *testing.T) {
 	}
 	if some, err := rows.next(ctx, 10); err != nil || len(some) != 0 {
 		t.Errorf("after the end: %v, %v", some, err)
+	}
+}
+
+// TestRowReaderOddNumbers: rows are read whatever numbers somebody else has given them, and wherever the table of the last
+// number stands.
+func TestRowReaderOddNumbers(t *testing.T) {
+	o := testOptions(t)
+	s := openWith(t, o)
+	want := fillRows(t, s, 4)
+	closeStore(t, s)
+	c, err := sqlite.OpenConn(dbFile(&o), sqlite.OpenReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "update ValidPaths set id = -9000000000000000000 where id = 1; update ValidPaths set id = 9000000000000000000 where id = 2; update sqlite_sequence set seq = 1"
+	if err := errors.Join(sqlitex.ExecuteScript(c, script, nil), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = openWith(t, o)
+	defer closeStore(t, s)
+	rows, err := s.newRowReader(ctx, s.current.Load())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []storepath.Path
+	if err := rows.each(ctx, func(_ context.Context, r validRow) error { got = append(got, r.path); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := storepath.SortUnique(got), storepath.SortUnique(want); !slices.Equal(got, want) {
+		t.Errorf("read %v, want %v", got, want)
+	}
+	g, err := s.Graph(ctx, db.GraphOptions{})
+	if err != nil || len(g.Paths) != len(want) {
+		t.Errorf("the graph has %d paths, want %d: %v", len(g.Paths), len(want), err)
 	}
 }
 

@@ -130,11 +130,11 @@ func (n *nodeIDs) index() {
 	if len(n.ids) == 0 {
 		return
 	}
-	span := n.ids[len(n.ids)-1] - n.ids[0] + 1
-	if span > 4*int64(len(n.ids))+1024 {
+	span := uint64(n.ids[len(n.ids)-1]) - uint64(n.ids[0])
+	if span >= 4*uint64(len(n.ids))+1024 {
 		return
 	}
-	n.nodes = make([]int32, span)
+	n.nodes = make([]int32, span+1)
 	for node, id := range n.ids {
 		n.nodes[id-n.ids[0]] = int32(node) + 1
 	}
@@ -145,8 +145,8 @@ func (n *nodeIDs) node(id int64) (int32, bool) {
 		node, found := slices.BinarySearch(n.ids, id)
 		return int32(node), found
 	}
-	at := id - n.ids[0]
-	if at < 0 || at >= int64(len(n.nodes)) {
+	at := uint64(id) - uint64(n.ids[0])
+	if at >= uint64(len(n.nodes)) {
 		return 0, false
 	}
 	return n.nodes[at] - 1, n.nodes[at] > 0

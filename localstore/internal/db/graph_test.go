@@ -30,3 +30,22 @@ func TestNodeIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestNodeNumbers: nodes are found by their rows' numbers, however far apart those are.
+func TestNodeNumbers(t *testing.T) {
+	const most = 1<<63 - 1
+	for _, ids := range [][]int64{nil, {5}, {1, 2, 3}, {1, 9, 10}, {-most - 1, most}, {-most - 1, -most}, {-1, 0, 1}, {-7, most}, {most - 1, most}} {
+		n := &nodeIDs{ids: ids}
+		n.index()
+		for node, id := range ids {
+			if got, ok := n.node(id); !ok || int(got) != node {
+				t.Errorf("%v: %d is node %d, %t", ids, id, got, ok)
+			}
+		}
+		for _, id := range []int64{4, 77, -2, most - 2, -most + 1} {
+			if got, ok := n.node(id); ok {
+				t.Errorf("%v: %d is node %d", ids, id, got)
+			}
+		}
+	}
+}

@@ -12,7 +12,8 @@ import (
 // 1970, 0 where the file system does not tell.
 func (db *DB) Inode() (number uint64, born int64) { return db.opened.Ino, db.born }
 
-// LastID returns the largest number that a row ever had, whether it still exists or not; 0 if there was none.
+// LastID returns the largest number that a row ever had, whether it still exists or not; 0 if there was none. Where a
+// foreign hand has left the table of those numbers behind it is that of a row.
 func (db *DB) LastID(ctx context.Context) (id int64, err error) {
 	err = db.read(ctx, func(c *conn) error {
 		id = 0
