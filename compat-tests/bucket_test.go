@@ -72,7 +72,7 @@ func newBucket(t testing.TB, region string) *bucket {
 			t.Logf("S3 server:\n%s", log.String())
 		}
 	})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		c, err := net.Dial("tcp", b.address)
 		if err == nil {

@@ -155,7 +155,7 @@ func begin(t *testing.T, kind string, change func(*supervisor.Options)) *world {
 		w.signals <- syscall.SIGINT
 		select {
 		case <-w.ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the supervisor goes on")
 		}
 	})
@@ -196,7 +196,7 @@ func (w *world) hears(prefix string) {
 		w.mu.Unlock()
 		select {
 		case <-w.more:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			w.t.Fatalf("the service manager never heard %q, but %s", prefix, all)
 		}
 	}
@@ -224,7 +224,7 @@ func (w *world) client() *client {
 }
 
 func (c *client) answer() (int, error) {
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	line, err := c.r.ReadString('\n')
 	if err != nil {
 		return 0, err
@@ -244,7 +244,7 @@ func runs(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 func (w *world) awaitEnd(pid int) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); runs(pid); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); runs(pid); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("process %d goes on", pid)
 		}

@@ -189,7 +189,7 @@ func TestAcquireNoticesForeignRelease(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("not noticed")
 	}
 }

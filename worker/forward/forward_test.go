@@ -340,7 +340,7 @@ func (tr *trip) upkeep(p storepath.Path) {
 
 // eventuallyDead waits for the daemons to notice that a connection has ended.
 func (tr *trip) eventuallyDead(p storepath.Path) bool {
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		dead, err := tr.c.CollectGarbage(tr.ctx, protocol.GCRequest{Action: protocol.GCReturnDead, WholeStore: true, MaxFreed: 1<<64 - 1})
 		tr.must("find dead paths", err)
 		if slices.Contains(dead.Paths, tr.dir.Print(p)) {

@@ -61,7 +61,7 @@ func upstream(t testing.TB) (socket, root string, dir storepath.Dir) {
 		}
 	})
 	dir = storepath.Dir(root + "/store")
-	for end := time.Now().Add(20 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		// One whole conversation: upstream's processes may fail when two of them create the database.
 		probe := connect(t, socket, dir, 0, nil)
 		_, err := probe.AllValidPaths(t.Context())

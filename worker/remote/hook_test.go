@@ -393,7 +393,7 @@ func (w *hookWorld) gone() {
 		w.Fatal(err)
 	}
 	// What was killed may take a moment to vanish.
-	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(-pid, 0) == nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); syscall.Kill(-pid, 0) == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.Fatal("something of the hook is left")
 		}
