@@ -122,7 +122,7 @@ const rootedAtOnce = 128
 // eachValid runs f for all valid paths, on all processors, each a temporary root meanwhile. Those that are not valid any
 // more are left out.
 func (s *Store) eachValid(ctx context.Context, h *handle, f func(context.Context, storepath.Path) error) error {
-	rows, err := s.newRowReader(ctx, h)
+	rows, err := s.newNameReader(ctx, h)
 	if err != nil {
 		return err
 	}

@@ -21,22 +21,35 @@ const rowBlock = 1024
 // them or not.
 type rowReader struct {
 	store    *Store
-	db       *db.DB
+	read     readRows
 	mu       sync.Mutex
 	block    []validRow
 	id, last int64 // of the last row read, and of the last to be read
 }
 
-// validRow is a path that was valid, with what the database said of it but for its references.
+// readRows gives the first rows beyond a number, at most limit.
+type readRows func(ctx context.Context, id int64, limit int) ([]db.PathRow, error)
+
+// validRow is a path that was valid, with what the database said of it but for its references; of a reader of names
+// that is the number and the path alone.
 type validRow struct {
 	path storepath.Path
 	row  *db.PathRow
 }
 
 func (s *Store) newRowReader(ctx context.Context, h *handle) (*rowReader, error) {
+	return s.newReader(ctx, h, h.db.RowsBeyond)
+}
+
+// newNameReader is newRowReader for who wants no more than the paths.
+func (s *Store) newNameReader(ctx context.Context, h *handle) (*rowReader, error) {
+	return s.newReader(ctx, h, h.db.NamesBeyond)
+}
+
+func (s *Store) newReader(ctx context.Context, h *handle, read readRows) (*rowReader, error) {
 	last, err := h.db.LastID(ctx)
 	// The numbers of rows begin at 1, unless somebody else has written others.
-	return &rowReader{store: s, db: h.db, id: math.MinInt64, last: last}, public(err)
+	return &rowReader{store: s, read: read, id: math.MinInt64, last: last}, public(err)
 }
 
 // next gives the next rows, at most n of them; none at the end.
@@ -58,7 +71,7 @@ func (r *rowReader) fill(ctx context.Context) error {
 	if r.id >= r.last {
 		return nil
 	}
-	rows, err := r.db.RowsBeyond(ctx, r.id, rowBlock)
+	rows, err := r.read(ctx, r.id, rowBlock)
 	if err != nil {
 		return public(err)
 	}

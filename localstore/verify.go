@@ -121,7 +121,7 @@ func (v *verifier) existence(ctx context.Context) error {
 		return err
 	}
 	v.say(activity.Info, "checking path existence...")
-	rows, err := v.s.newRowReader(ctx, v.h)
+	rows, err := v.s.newNameReader(ctx, v.h)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package db
 import (
 	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestLastIDNeverFalls, even when the last rows are removed.
@@ -54,6 +56,15 @@ func TestRowsBeyond(t *testing.T) {
 		}
 		if !slices.Equal(ids, test.want) {
 			t.Errorf("beyond %d: %v, want %v", test.id, ids, test.want)
+		}
+		names, err := db.NamesBeyond(t.Context(), test.id, test.limit)
+		if err != nil || len(names) != len(rows) {
+			t.Errorf("names beyond %d: %v, %v", test.id, names, err)
+		}
+		for i, name := range names {
+			if want := (PathRow{ID: rows[i].ID, Path: rows[i].Path}); !cmp.Equal(name, want) {
+				t.Errorf("beyond %d: %s", test.id, cmp.Diff(want, name))
+			}
 		}
 	}
 }

@@ -35,6 +35,7 @@ const (
 	stmtListPaths
 	stmtListRowsBeyond
 	stmtListNamesBetween
+	stmtListNamesBeyond
 	stmtListNodes
 	stmtListDerivers
 	stmtListEdges
@@ -100,6 +101,7 @@ var statementFiles = [stmtCount]string{
 	stmtListPaths:                "list_paths",
 	stmtListRowsBeyond:           "list_rows_beyond",
 	stmtListNamesBetween:         "list_names_between",
+	stmtListNamesBeyond:          "list_names_beyond",
 	stmtListNodes:                "list_nodes",
 	stmtListDerivers:             "list_derivers",
 	stmtListEdges:                "list_edges",

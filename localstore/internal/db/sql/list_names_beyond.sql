@@ -1,0 +1,1 @@
+select id, path from ValidPaths where id > ?1 order by id limit ?2
