@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -233,6 +235,56 @@ func TestNameSet(t *testing.T) {
 	for i := range 600 {
 		if name := fmt.Sprintf("name-%d", i); names.has(name) != (i < 300) {
 			t.Errorf("%s is in the set: %t", name, names.has(name))
+		}
+	}
+}
+
+// TestFind compares with halving, among numbers that are spread evenly and among others.
+func TestFind(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	same := func(sorted []uint64, wanted uint64) {
+		t.Helper()
+		at, found := find(sorted, wanted)
+		if wantAt, want := slices.BinarySearch(sorted, wanted); at != wantAt || found != want {
+			t.Fatalf("%d among %d: %d, %t; want %d, %t", wanted, len(sorted), at, found, wantAt, want)
+		}
+	}
+	for _, size := range []int{0, 1, 2, 3, 100, 5000} {
+		for _, mask := range []uint64{math.MaxUint64, 15 << 60, 7, math.MaxUint32, 0} {
+			sorted := make([]uint64, size)
+			for i := range sorted {
+				sorted[i] = r.Uint64() & mask
+			}
+			slices.Sort(sorted)
+			for _, edge := range []uint64{0, 1, math.MaxUint64 / 2, math.MaxUint64 - 1, math.MaxUint64} {
+				same(sorted, edge)
+			}
+			for range 200 {
+				same(sorted, r.Uint64())
+				if size > 0 {
+					some := sorted[r.IntN(size)]
+					same(sorted, some)
+					same(sorted, some+1)
+					same(sorted, some-1)
+				}
+			}
+		}
+	}
+}
+
+// BenchmarkFind among the sums of a directory of a million names.
+func BenchmarkFind(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	sorted := make([]uint64, 1_000_000)
+	for i := range sorted {
+		sorted[i] = r.Uint64()
+	}
+	wanted := slices.Clone(sorted)
+	slices.Sort(sorted)
+	for b.Loop() {
+		w := wanted[r.IntN(len(wanted))]
+		if _, found := find(sorted, w); !found {
+			b.Fatal(w)
 		}
 	}
 }
