@@ -87,7 +87,9 @@ func newUpkeep(t *testing.T, c client, seed uint64) *upkeep {
 	if u.r.IntN(2) == 0 {
 		u.direct(t, "", "nix-store", "--optimise")
 	}
-	u.plan()
+	if u.plan(t); u.does("--add") {
+		u.configure(t, more+"auto-optimise-store = true\n")
+	}
 	u.spoil(t)
 	for _, dir := range []string{"store", "var"} {
 		if err := os.Rename(u.path(dir), u.path(dir+".damaged")); err != nil {
@@ -518,7 +520,8 @@ func (u *upkeep) litter(path string, i int) string {
 }
 
 // plan chooses what is done. It begins with a look at everything, most often.
-func (u *upkeep) plan() {
+func (u *upkeep) plan(t *testing.T) {
+	t.Helper()
 	pick := func() string { return u.objects[u.r.IntN(len(u.objects))] }
 	all := [][]string{
 		{"nix-store", "--verify"},
@@ -529,7 +532,13 @@ func (u *upkeep) plan() {
 		{"nix-store", "--delete", pick()},
 		{"nix-store", "--verify-path", pick(), pick(), pick()},
 	}
-	switch u.r.IntN(3) {
+	switch u.r.IntN(4) {
+	case 3: // Both link what is added to what equals it, damaged or not.
+		for i := range 6 {
+			path := u.path("home", fmt.Sprint("added-", i))
+			u.object(t, path)
+			u.steps = append(u.steps, []string{"nix-store", "--add", path})
+		}
 	case 0: // Verification would refuse odd rows, upstream's as well.
 		u.odd = true
 		all = all[3:]
@@ -540,7 +549,7 @@ func (u *upkeep) plan() {
 		u.steps = [][]string{{"nix-store", "--verify"}} // forgets what is gone
 		all = append(all, []string{"nix-store", "--optimise"}, []string{"nix-store", "--optimise"}, []string{"nix-store", "--optimise"})
 	}
-	for len(u.steps) < 5 {
+	for range max(2, 5-len(u.steps)) {
 		u.steps = append(u.steps, all[u.r.IntN(len(all))])
 	}
 }
