@@ -384,6 +384,25 @@ func rawCases() []rawCase {
 		}
 		add("set untrusted "+nv[0]+"="+nv[1], options(nv[0], nv[1]), "--force-untrusted")
 	}
+	// At last, since the store is not what it was afterwards.
+	damaged := func(repair bool, damage func(file string)) func(d *rawDaemon, to *protocol.Writer) {
+		return func(d *rawDaemon, to *protocol.Writer) {
+			files, _ := filepath.Glob(string(d.dir()) + "/*")
+			for _, file := range files {
+				damage(file)
+			}
+			to.Op(protocol.OpVerifyStore)
+			to.Bool(true)
+			to.Bool(repair)
+		}
+	}
+	alter := func(file string) { os.Chmod(file, 0o644); os.WriteFile(file, []byte("altered"), 0o444) }
+	for _, repair := range []bool{false, true} {
+		add(fmt.Sprint("verify what was altered ", repair), damaged(repair, alter))
+		cases[len(cases)-1].unordered = true
+	}
+	add("verify what is gone", damaged(false, func(file string) { os.RemoveAll(file) }))
+	cases[len(cases)-1].unordered = true
 	return cases
 }
 

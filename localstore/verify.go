@@ -35,6 +35,9 @@ type VerifyOptions struct {
 	RepairPath func(ctx context.Context, p storepath.Path) error
 	// Log receives what is found; nil drops it.
 	Log activity.Sink
+	// Describe gives the text of an error that concerns one path, as a line of the log of that level; nil puts the level
+	// before it.
+	Describe func(level activity.Level, err error) string
 }
 
 // Verify looks whether what the database says is so, and removes from it paths that are gone, unless others
@@ -43,6 +46,9 @@ type VerifyOptions struct {
 func (s *Store) Verify(ctx context.Context, o VerifyOptions) (errorsFound bool, err error) {
 	if o.Log == nil {
 		o.Log = activity.Discard{}
+	}
+	if o.Describe == nil {
+		o.Describe = describePlainly
 	}
 	h := s.acquire()
 	defer h.release()
@@ -180,6 +186,14 @@ func (e *existence) lost(ctx context.Context, p storepath.Path, removable bool) 
 	return nil
 }
 
+func describePlainly(level activity.Level, err error) string {
+	prefix := "error: "
+	if level == activity.Warn {
+		prefix = "warning: "
+	}
+	return prefix + strings.ReplaceAll(err.Error(), "\n", "\n       ")
+}
+
 // repair makes a path right, if that is wanted, or notes that it is not.
 func (v *verifier) repair(ctx context.Context, p storepath.Path) error {
 	if !v.opts.Repair {
@@ -194,11 +208,7 @@ func (v *verifier) note(ctx context.Context, level activity.Level, err error) er
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	prefix := "error: "
-	if level == activity.Warn {
-		prefix = "warning: "
-	}
-	v.say(level, "%s", prefix+strings.ReplaceAll(err.Error(), "\n", "\n       "))
+	v.say(level, "%s", v.opts.Describe(level, err))
 	v.errors.Store(true)
 	return nil
 }

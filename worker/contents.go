@@ -3,8 +3,10 @@ package worker
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"nixdaemon/localstore"
+	"nixdaemon/protocol/activity"
 	"nixdaemon/protocol/storepath"
 )
 
@@ -59,10 +61,20 @@ func (c *conn) verifyStore(ctx context.Context) error {
 			}
 			found, err = c.o.Store.Verify(ctx, localstore.VerifyOptions{
 				CheckContents: checkContents, Quick: c.sess.Settings.QuickVerify, Repair: repair, RepairPath: c.repairPath, Log: c.tunnel,
+				Describe: describe,
 			})
 			return err
 		})
 	}, func() { c.out.Bool(found) })
+}
+
+// describe gives an error as upstream logs it at that level.
+func describe(level activity.Level, err error) string {
+	text, _ := ErrorText(err)
+	if rest, ok := strings.CutPrefix(text, red+"error:"); ok && level == activity.Warn {
+		return magenta + "warning:" + rest
+	}
+	return text
 }
 
 // repairPath makes a path anew by building its deriver in repair mode.
