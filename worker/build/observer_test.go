@@ -85,15 +85,7 @@ func TestObserverOfWaiting(t *testing.T) {
 		f := newFarm(t, 1)
 		defer f.close()
 		f.sched.observer = eye
-		f.sched.run = func(s *Scheduler, j *job) outcome {
-			if j.drv.Name == "waiter" {
-				s.giveSlotBack(j, "lock on it")
-				if err := s.takeSlot(j); err != nil {
-					return outcome{err: err}
-				}
-			}
-			return f.run(s, j)
-		}
+		f.waits("waiter", "lock on it")
 		done := f.request(context.Background(), f.session("alice", 1, 1), f.drv("waiter"))
 		ctx, cancel := context.WithCancel(context.Background())
 		synctest.Wait()

@@ -75,6 +75,19 @@ func newFarm(t *testing.T, slots int) *farm {
 	return f
 }
 
+// waits has a build give its slot back, and ask for one again, before it runs.
+func (f *farm) waits(name, reason string) {
+	f.sched.run = func(s *Scheduler, j *job) outcome {
+		if j.drv.Name == name {
+			s.giveSlotBack(j, reason)
+			if err := s.takeSlot(j); err != nil {
+				return outcome{err: err}
+			}
+		}
+		return f.run(s, j)
+	}
+}
+
 func (f *farm) run(_ *Scheduler, j *job) outcome {
 	f.mu.Lock()
 	f.order = append(f.order, j.drv.Name)
@@ -378,15 +391,7 @@ func TestWaitingForSlotIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t, 1)
 		defer f.close()
-		f.sched.run = func(s *Scheduler, j *job) outcome {
-			if j.drv.Name == "waiter" {
-				s.giveSlotBack(j, "a lock")
-				if err := s.takeSlot(j); err != nil {
-					return outcome{err: err}
-				}
-			}
-			return f.run(s, j)
-		}
+		f.waits("waiter", "a lock")
 		ctx, cancel := context.WithCancel(context.Background())
 		other := f.drv("aother")
 		a := f.request(ctx, f.session("alice", 1, 1), f.drv("waiter"))
