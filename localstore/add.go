@@ -178,7 +178,7 @@ func (a *adding) replace(st *Staging, name string) error {
 		}
 	}
 	if exists {
-		err = st.dir.Exchange(name, a.h.root, a.path.Base())
+		_, err = a.s.exchange(st.dir, name, a.h.root, a.path.Base())
 	} else {
 		err = st.dir.Move(name, a.h.root, a.path.Base())
 	}

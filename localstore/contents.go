@@ -129,10 +129,9 @@ func (s *Store) Replace(from, to string) (swapped bool, err error) {
 				return err
 			}
 		}
-		if err := fromDir.Exchange(fromName, toDir, toName); err != nil {
+		if swapped, err = s.exchange(fromDir, fromName, toDir, toName); err != nil {
 			return err
 		}
-		swapped = true
 		return s.step("replaced")
 	})
 	return swapped, err

@@ -141,6 +141,11 @@ func (s *Store) checkDerivation(ctx context.Context, h *handle, p storepath.Path
 	for _, text := range warnings {
 		s.opts.Log(activity.Warn, text)
 	}
+	return s.knownOutputs(drv)
+}
+
+// knownOutputs gives the output paths that are known without building, by output name.
+func (s *Store) knownOutputs(drv *derivation.Derivation) (map[string]string, error) {
 	paths, err := drv.OutputPaths(s.opts.StoreDir)
 	if err != nil {
 		return nil, err

@@ -30,5 +30,12 @@
 // Other processes may change the database, and somebody may delete or replace it and the directories. The former
 // is noticed by the next query, the latter by [Store.Refresh], which every new connection calls.
 //
+// # Layers
+//
+// The directory of a store can be an overlay file system ([Overlay]): it shows what a [Lower] store has, too. What is asked
+// of such a store and has no row is asked of the lower one; what is valid there gets a row, with all that it refers to, as
+// soon as somebody wants to know, so that the database is always complete in itself. Nothing of the lower store is changed:
+// the collector works with [Upper], which deletes from the upper layer alone.
+//
 // Layouts, names and texts are upstream's, release 2.34.8 (libstore/local-store.cc, gc.cc, optimise-store.cc).
 package localstore

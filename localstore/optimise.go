@@ -19,6 +19,8 @@ type OptimiseStats struct {
 	BytesFreed  uint64
 	// BlocksFreed are of 512 bytes each.
 	BlocksFreed uint64
+	// Layers says that nothing was linked: the store is on an overlay, and what its lower store has got, too, was deleted.
+	Layers bool
 }
 
 // OptimiseProgress is called as a whole store is optimised: for each path that begins, giving what to call at its end;
@@ -74,6 +76,9 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 	if progress.Paths == nil {
 		progress.Paths = func(_, _ uint64) {}
 	}
+	if s.lower() != nil {
+		return OptimiseStats{Layers: true}, s.deduplicateAll(ctx, progress)
+	}
 	var files, bytes, blocks, done atomic.Uint64
 	// Most paths lie before the durable mark: what they are linked to must be on disk, too.
 	opt := s.optimiser(h, progress.Log, fstree.OptimiseOptions{Sync: s.opts.tracksDurability(), Linked: func(size, count uint64) {
@@ -102,7 +107,7 @@ func (s *Store) OptimiseAll(ctx context.Context, progress OptimiseProgress) (Opt
 		progress.Paths(now, max(now, count))
 		return err
 	})
-	return OptimiseStats{files.Load(), bytes.Load(), blocks.Load()}, err
+	return OptimiseStats{FilesLinked: files.Load(), BytesFreed: bytes.Load(), BlocksFreed: blocks.Load()}, err
 }
 
 // optimiseReplaced optimises a path that may be replaced meanwhile, by a repair: what was being looked at is gone then.

@@ -20,6 +20,9 @@ type Options struct {
 	// LogDir holds build logs; zero means /nix/var/log/nix.
 	LogDir string
 
+	// Overlay says what is beneath a store whose directory is an overlay; nil for a plain store. An open store closes what
+	// is beneath it.
+	Overlay *Overlay
 	// ReadOnly changes nothing on disk; every change fails and temporary roots are not written.
 	ReadOnly bool
 	// BuildUsersGroup owns the store directory when we are root; empty leaves the directory's owner alone.

@@ -44,6 +44,11 @@ func (s *Store) isValid(ctx context.Context, h *handle, p storepath.Path) (bool,
 	if err != nil {
 		return false, err
 	}
+	if !valid && s.lower() != nil {
+		// Not remembered: the lower store may get it.
+		found, err := s.adopt(ctx, h, []storepath.Path{p})
+		return len(found) == 1, err
+	}
 	h.cache.put(p, ticket, cached{valid: valid})
 	return valid, nil
 }
@@ -72,6 +77,9 @@ func (s *Store) pathInfo(ctx context.Context, h *handle, p storepath.Path) (*pat
 	row, found, err := h.db.QueryPath(ctx, s.opts.StoreDir.Print(p))
 	if err != nil {
 		return nil, err
+	}
+	if !found && s.lower() != nil {
+		return s.infoBelow(ctx, p)
 	}
 	if !found {
 		h.cache.put(p, ticket, cached{})
@@ -105,9 +113,17 @@ func (s *Store) ValidPaths(ctx context.Context, paths []storepath.Path) ([]store
 		if err != nil {
 			return nil, err
 		}
+		var missing []storepath.Path
 		for k, i := range open {
 			_, valid[i] = found[s.opts.StoreDir.Print(paths[i])]
+			if !valid[i] && s.lower() != nil {
+				missing = append(missing, paths[i])
+				continue
+			}
 			h.cache.put(paths[i], tickets[k], cached{valid: valid[i]})
+		}
+		if err := s.noteAdopted(ctx, h, missing, paths, valid); err != nil {
+			return nil, err
 		}
 	}
 	var out []storepath.Path
@@ -163,12 +179,25 @@ func (s *Store) AllValidPaths(ctx context.Context) ([]storepath.Path, error) {
 
 // Referrers gives the valid paths that refer to p, sorted, itself included if it does. An invalid path has none.
 func (s *Store) Referrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error) {
+	own, err := s.ownReferrers(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return s.withBelow(own, func(l Lower) ([]storepath.Path, error) { return l.Referrers(ctx, p) })
+}
+
+// ownReferrers is Referrers without those that the lower store alone knows.
+func (s *Store) ownReferrers(ctx context.Context, p storepath.Path) ([]storepath.Path, error) {
 	return s.listed(func(h *handle) ([]string, error) { return h.db.Referrers(ctx, s.opts.StoreDir.Print(p)) })
 }
 
 // ValidDerivers gives the valid derivations that have p among their outputs, sorted; p itself need not be valid.
 func (s *Store) ValidDerivers(ctx context.Context, p storepath.Path) ([]storepath.Path, error) {
-	return s.listed(func(h *handle) ([]string, error) { return h.db.ValidDerivers(ctx, s.opts.StoreDir.Print(p)) })
+	own, err := s.listed(func(h *handle) ([]string, error) { return h.db.ValidDerivers(ctx, s.opts.StoreDir.Print(p)) })
+	if err != nil {
+		return nil, err
+	}
+	return s.withBelow(own, func(l Lower) ([]storepath.Path, error) { return l.ValidDerivers(ctx, p) })
 }
 
 // DerivationOutputs gives the output paths of a valid derivation that are known without building it, by output name;
@@ -176,6 +205,9 @@ func (s *Store) ValidDerivers(ctx context.Context, p storepath.Path) ([]storepat
 func (s *Store) DerivationOutputs(ctx context.Context, drv storepath.Path) (map[string]storepath.Path, error) {
 	h := s.acquire()
 	defer h.release()
+	if err := s.adoptOne(ctx, h, drv); err != nil {
+		return nil, err
+	}
 	texts, err := h.db.DerivationOutputs(ctx, s.opts.StoreDir.Print(drv))
 	if err != nil {
 		return nil, public(err)
@@ -197,6 +229,9 @@ func (s *Store) PathFromHashPart(ctx context.Context, hashPart string) (storepat
 	h := s.acquire()
 	defer h.release()
 	text, found, err := h.db.PathFromHashPart(ctx, string(s.opts.StoreDir)+"/"+hashPart)
+	if err == nil && !found && s.lower() != nil {
+		return s.lower().PathFromHashPart(ctx, hashPart)
+	}
 	if err != nil || !found {
 		return storepath.Path{}, err
 	}

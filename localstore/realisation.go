@@ -53,6 +53,9 @@ func (s *Store) QueryRealisation(ctx context.Context, id pathinfo.DrvOutput) (*p
 			return s.realisation(id, &row)
 		}
 	}
+	if lower := s.lower(); lower != nil {
+		return lower.QueryRealisation(ctx, id)
+	}
 	return nil, nil
 }
 
@@ -70,12 +73,19 @@ func (s *Store) realisation(id pathinfo.DrvOutput, row *db.RealisationRow) (*pat
 // path is not valid any more: what a derivation became must not keep it from being built anew. Under the
 // derivation's hash the path must be valid, or it is a [NotValidError]. Signatures are the caller's to check.
 func (s *Store) RegisterRealisation(ctx context.Context, r *pathinfo.Realisation) error {
-	keys := s.realisationKeys(r.ID)
-	if len(keys) == 0 {
+	if len(s.realisationKeys(r.ID)) == 0 {
 		return errors.New("register realisation: it has no key")
 	}
 	h := s.acquire()
 	defer h.release()
+	if err := s.adoptRealisation(ctx, h, r); err != nil {
+		return err
+	}
+	return s.registerRealisation(ctx, h, r)
+}
+
+func (s *Store) registerRealisation(ctx context.Context, h *handle, r *pathinfo.Realisation) error {
+	keys := s.realisationKeys(r.ID)
 	err := h.db.Write(ctx, func(tx *db.Tx) error {
 		for _, key := range keys {
 			if err := s.mergeRealisation(tx, key, r); err != nil {

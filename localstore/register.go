@@ -47,6 +47,9 @@ func (s *Store) register(ctx context.Context, h *handle, infos []*pathinfo.Info,
 	if err := s.checkCycles(infos); err != nil {
 		return err
 	}
+	if err := s.adoptFor(ctx, h, infos); err != nil {
+		return err
+	}
 	rows, outputs, err := s.rows(ctx, h, infos, k.drv)
 	if err != nil {
 		return err
@@ -195,6 +198,9 @@ func (s *Store) checkCycles(infos []*pathinfo.Info) error {
 func (s *Store) AddSignatures(ctx context.Context, p storepath.Path, sigs []pathinfo.Signature) error {
 	h := s.acquire()
 	defer h.release()
+	if err := s.adoptOne(ctx, h, p); err != nil {
+		return err
+	}
 	path := s.opts.StoreDir.Print(p)
 	h.cache.begin(p)
 	err := h.db.Write(ctx, func(tx *db.Tx) error {

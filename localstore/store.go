@@ -40,6 +40,8 @@ type Store struct {
 
 	late lateRoots
 	told atomic.Pointer[ownCollector] // see TellRoots; nil while none runs
+
+	remount atomic.Bool // something was deleted behind the back of an overlay
 }
 
 // Open opens the store, creating what is missing of its directories and database, and waits for another process
@@ -94,6 +96,11 @@ type handle struct {
 
 func (s *Store) open(ctx context.Context) (_ *handle, err error) {
 	o := &s.opts
+	if o.Overlay != nil && o.Overlay.Check != nil {
+		if err := o.Overlay.Check(); err != nil {
+			return nil, err
+		}
+	}
 	if err := o.createDirs(); err != nil {
 		return nil, err
 	}
@@ -191,6 +198,9 @@ func (h *handle) stale() bool {
 // Refresh looks whether the database or the directories were deleted or replaced, and if so opens them anew, creating
 // what is missing. What runs meanwhile goes on with what it has. It costs a few microseconds if nothing happened.
 func (s *Store) Refresh(ctx context.Context) error {
+	if err := s.refreshLower(ctx); err != nil {
+		return err
+	}
 	h := s.acquire()
 	stale := h.stale()
 	defer h.release()
@@ -224,7 +234,7 @@ func (s *Store) Close() error {
 	h := s.current.Load()
 	h.release()
 	<-h.done
-	return errors.Join(err, h.err)
+	return errors.Join(err, h.err, s.closeLower())
 }
 
 // Dir is the directory that paths are printed with.

@@ -126,7 +126,9 @@ func (v *verifier) existence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.say(activity.Info, "checking path existence...")
+	if v.s.lower() == nil { // as upstream
+		v.say(activity.Info, "checking path existence...")
+	}
 	rows, err := v.s.newNameReader(ctx, v.h)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func (c *conn) optimiseAll(ctx context.Context) error {
 		Log: c.tunnel,
 	})
 	c.tunnel.Stop(id)
-	if err == nil {
+	if err == nil && !stats.Layers {
 		c.tunnel.Message(activity.Info, fmt.Sprintf("%s freed by hard-linking %d files", renderSize(stats.BytesFreed), stats.FilesLinked))
 	}
 	return err

@@ -45,6 +45,19 @@ type Store interface {
 	DeleteTree(ctx context.Context, realPath string) (uint64, error)
 }
 
+// Overlay is a Store whose directory shows what another one beneath it has, too; localstore.Upper is one. What it gives as
+// referrers has rows, and it deletes nothing of the other one.
+type Overlay interface {
+	Store
+	// AdoptAll makes rows of what the other store has and the directory shows. What nothing needs loses them again, so
+	// that it is collected like the rest, as far as others can see.
+	AdoptAll(ctx context.Context) error
+	// Adopt makes rows of what the other store has of the paths, with their outputs and derivers if those count.
+	Adopt(ctx context.Context, paths []storepath.Path, outputs, derivers bool) error
+	// Remount is called at the end.
+	Remount(ctx context.Context, log activity.Sink) error
+}
+
 // Options say how a collector works.
 type Options struct {
 	Store Store
@@ -143,6 +156,9 @@ func (c *Collector) Collect(ctx context.Context, req Request) (Results, error) {
 	r := &run{Collector: c, req: req, dir: c.o.Store.Dir(), claims: newClaims(), account: account{begun: time.Now()}}
 	hide := c.show(r)
 	err = r.collect(ctx)
+	if o, ok := c.o.Store.(Overlay); ok && err == nil {
+		err = o.Remount(ctx, req.Log)
+	}
 	hide(err)
 	if req.Action.deletes() {
 		r.report(err)
@@ -276,6 +292,9 @@ func (r *run) findRoots(ctx context.Context) (found roots.Roots, release func(),
 // sweep makes the plan and carries it out.
 func (r *run) sweep(ctx context.Context, found roots.Roots) error {
 	r.announce()
+	if err := r.adopt(ctx); err != nil {
+		return err
+	}
 	g, err := r.loadGraph(ctx)
 	if err != nil {
 		return err
@@ -332,6 +351,19 @@ func (r *run) announce() {
 	default:
 		r.info("determining live/dead paths...")
 	}
+}
+
+// adopt sees to it that the graph has what an overlay shows.
+func (r *run) adopt(ctx context.Context) error {
+	o, ok := r.o.Store.(Overlay)
+	switch {
+	case !ok:
+		return nil
+	case r.req.WholeStore:
+		return o.AdoptAll(ctx)
+	}
+	settings := r.req.Action == DeleteSpecific
+	return o.Adopt(ctx, r.req.specific(), settings && r.req.KeepDerivations, settings && r.req.KeepOutputs)
 }
 
 func (r *run) loadGraph(ctx context.Context) (*graph, error) {

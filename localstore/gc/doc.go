@@ -21,6 +21,9 @@
 // 2.34.8 (libstore/gc.cc), together with the requests that came with 2.35. On purpose different: listing what is dead deletes
 // nothing at all; a lock file in use is left alone; a failed collection has stopped at a consistent point.
 //
+// In an [Overlay] what the lower store has gets rows first, and loses them again where nothing needs it: so the plan is that
+// for a plain store which has all of it.
+//
 // # Order of locks
 //
 // The collector's turn, then gc.lock; the claims' mutex is a leaf.
