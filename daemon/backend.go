@@ -51,7 +51,7 @@ func assemble(ctx context.Context, cfg *config.Config, supervisor int, log zerol
 	case cfg.Store.Kind == config.StoreRemote:
 		return newForwarding(cfg, log, own)
 	}
-	return newLocal(ctx, cfg, supervisor, log, watch)
+	return newLocal(ctx, cfg, supervisor, log, watch, own)
 }
 
 // local serves a store of this machine: one store, one scheduler, one
@@ -75,7 +75,7 @@ type local struct {
 }
 
 // newLocal opens the store and puts the parts together.
-func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers) (*local, error) {
+func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerolog.Logger, watch *observers, own []string) (*local, error) {
 	// The store's own parameter counts where the setting is not given
 	// (unix/build/derivation-builder.cc).
 	if cfg.Settings.BuildDir == "" && cfg.Store.BuildDir != "" {
@@ -84,7 +84,7 @@ func newLocal(ctx context.Context, cfg *config.Config, supervisor int, log zerol
 	}
 	b := &local{cfg: cfg, supervisor: supervisor, log: log, watch: watch}
 	var err error
-	if b.store, err = localstore.Open(ctx, recoverable(storeOptions(cfg, log), watch)); err != nil {
+	if b.store, err = openStore(ctx, cfg, recoverable(storeOptions(cfg, log), watch), own); err != nil {
 		return nil, &unopenedError{error: err}
 	}
 	if b.launcher, err = sandbox.NewLauncher(); err != nil {
@@ -125,7 +125,7 @@ func (b *local) buildAndCollect() error {
 		LogSpool:       spoolFor(b.cfg),
 	})
 	b.collector = collector{gc.New(gc.Options{
-		Store: b.store, IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, UseRootsDaemon: b.cfg.Store.UseRootsDaemon, Step: syncPoint,
+		Store: collected(b.store), IgnoreDeleteFailure: b.cfg.Store.IgnoreGCDeleteFailure, UseRootsDaemon: b.cfg.Store.UseRootsDaemon, Step: syncPoint,
 		Observer: b.watch, Log: sinkFor(b.log),
 	})}
 	b.auto = autoGC{gc.NewAuto(b.collector.gc, freeSpace(b.store.RealDir()), sinkFor(b.log))}

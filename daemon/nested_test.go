@@ -79,7 +79,7 @@ func newNestedWorld(t *testing.T, change ...func(*settings.Settings)) *nestedWor
 	w := &nestedWorld{T: t, ctx: context.Background()}
 	if w.local, err = newLocal(w.ctx, &config.Config{Settings: s, Store: config.StoreConfig{
 		StoreDir: root + "/store", RealDir: root + "/store", StateDir: root + "/var", LogDir: root + "/log", RequireSigs: true,
-	}}, 0, zerolog.Nop(), new(observers)); err != nil {
+	}}, 0, zerolog.Nop(), new(observers), nil); err != nil {
 		t.Fatal(err)
 	}
 	roots := w.local.store.NewTempRoots()

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nixdaemon/daemon/config"
-	"nixdaemon/localstore"
 	"nixdaemon/protocol/activity"
 	"nixdaemon/worker"
 	"nixdaemon/worker/remote"
@@ -111,7 +110,7 @@ type built struct {
 // openBuilt opens that store: one of this machine, or one that is away.
 func openBuilt(ctx context.Context, cfg *config.Config) (built, error) {
 	if cfg.Store.Kind != config.StoreRemote {
-		store, err := localstore.Open(ctx, storeOptions(cfg, zerolog.Nop()))
+		store, err := openStore(ctx, cfg, storeOptions(cfg, zerolog.Nop()), nil)
 		if err != nil {
 			return built{}, err
 		}

@@ -83,6 +83,9 @@ func narinfoCacheFile() string {
 // storeURI is how upstream calls the daemon's own store (local-store.cc,
 // getReference).
 func storeURI(ref settings.StoreReference) string {
+	if ref.Scheme == "local-overlay" {
+		return "local-overlay://"
+	}
 	if len(ref.Params) == 0 && ref.Authority == "" {
 		return "local"
 	}
@@ -194,7 +197,7 @@ type opener struct {
 
 func (o opener) open(ctx context.Context, a substitute.Asker, ref settings.StoreReference) (substitute.Source, error) {
 	switch {
-	case ref.Kind == settings.ReferenceAuto || ref.Scheme == "local":
+	case ref.Kind == settings.ReferenceAuto || ref.Scheme == "local" || ref.Scheme == "local-overlay":
 		return o.openLocal(ctx, a, ref)
 	case isCache(ref.Scheme):
 		c, err := o.openBinaryCache(ctx, a, ref)
@@ -299,7 +302,7 @@ func (o opener) openLocal(ctx context.Context, a substitute.Asker, ref settings.
 	other.Store = st
 	opts := storeOptions(&other, zerolog.Nop())
 	opts.SyncEvery, opts.ReservedSpace = -1, -1
-	store, err := localstore.Open(ctx, opts)
+	store, err := openStore(ctx, &other, opts, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -40,6 +39,8 @@ type StoreConfig struct {
 	IgnoreGCDeleteFailure bool
 	UseRootsDaemon        bool
 
+	Overlay *OverlayConfig // of the scheme local-overlay, else nil
+
 	SocketPath string // of the scheme unix: the socket of the other daemon
 
 	// Of all stores.
@@ -50,8 +51,17 @@ type StoreConfig struct {
 	SystemFeatures    []string
 }
 
-// remoteSchemes are the other kinds that upstream knows, but for local-overlay. Release 2.34.8 does not ask for the
-// experimental feature of mounted-ssh-ng, though its manual says so.
+// OverlayConfig is about a local store whose directory is an overlay file system.
+type OverlayConfig struct {
+	// LowerStore is the reference of the store beneath, not yet parsed; empty for the default one.
+	LowerStore  string
+	UpperLayer  string // the directory of what the overlay adds; empty if it is not given
+	CheckMount  bool   // whether the overlay must be mounted accordingly
+	RemountHook string // the program that mounts it anew; empty for none
+}
+
+// remoteSchemes are the other kinds that upstream knows. Release 2.34.8 asks for the experimental features neither of
+// mounted-ssh-ng nor of local-overlay, though its manual says so.
 var remoteSchemes = []string{"dummy", "file", "http", "https", "mounted-ssh-ng", "s3", "ssh", "ssh-ng"}
 
 // resolveStore makes sense of the setting `store`.
@@ -110,7 +120,7 @@ func (r *storeResolver) byKind(ref settings.StoreReference) error {
 	case "local":
 		return r.local(location)
 	case "local-overlay":
-		return fmt.Errorf("cannot open store '%s': %w", ref, errOverlay)
+		return r.overlay(location)
 	case "unix":
 		return r.socket(location)
 	}
@@ -175,9 +185,23 @@ func (r *storeResolver) common() error {
 	return r.err
 }
 
-// errOverlay: what is valid in the lower store alone would be invalid in a plain local store, and a deletion there would
-// leave whiteouts that hide it for good.
-var errOverlay = errors.New("stores on an overlay file system (local-overlay) are not supported")
+// overlay reads the parameters of a local store on an overlay file system.
+func (r *storeResolver) overlay(location string) error {
+	lower, _ := r.take("lower-store")
+	r.store.Overlay = &OverlayConfig{
+		LowerStore: lower, UpperLayer: r.optionalPath("upper-layer"), CheckMount: r.bool("check-mount", true),
+		RemountHook: r.optionalPath("remount-hook"),
+	}
+	return r.local(location)
+}
+
+// optionalPath gives "" where nothing is said.
+func (r *storeResolver) optionalPath(name string) string {
+	if _, ok := r.params[name]; !ok {
+		return ""
+	}
+	return r.path(name, "")
+}
 
 // local reads the parameters of a store on this host; location is a root directory.
 func (r *storeResolver) local(location string) error {

@@ -73,14 +73,18 @@ func TestStoreParameters(t *testing.T) {
 }
 
 var badStores = map[string]string{
-	"foo://x":              "don't know how to open Nix store with scheme 'foo'",
-	"local?require-sigs=3": "Boolean setting 'require-sigs' has invalid value '3'",
-	"local?root=r":         `not an absolute path: "r"`,
-	"local://r":            `not an absolute path: "r"`,
-	"local?store=":         "setting 'store' is a path and paths cannot be empty",
-	"local?state=":         "setting 'state' is a path and paths cannot be empty",
-	"local?priority=x":     "setting 'priority' has invalid value 'x'",
-	"local?read-only=true": "experimental Nix feature 'read-only-local-store' is disabled; add '--extra-experimental-features read-only-local-store' to enable it",
+	"foo://x":                         "don't know how to open Nix store with scheme 'foo'",
+	"local?require-sigs=3":            "Boolean setting 'require-sigs' has invalid value '3'",
+	"local?root=r":                    `not an absolute path: "r"`,
+	"local://r":                       `not an absolute path: "r"`,
+	"local?store=":                    "setting 'store' is a path and paths cannot be empty",
+	"local?state=":                    "setting 'state' is a path and paths cannot be empty",
+	"local-overlay://?upper-layer=":   "setting 'upper-layer' is a path and paths cannot be empty",
+	"local-overlay://?upper-layer=r":  `not an absolute path: "r"`,
+	"local-overlay://?remount-hook=r": `not an absolute path: "r"`,
+	"local-overlay://?check-mount=x":  "Boolean setting 'check-mount' has invalid value 'x'",
+	"local?priority=x":                "setting 'priority' has invalid value 'x'",
+	"local?read-only=true":            "experimental Nix feature 'read-only-local-store' is disabled; add '--extra-experimental-features read-only-local-store' to enable it",
 }
 
 func TestStoreErrors(t *testing.T) {
@@ -91,12 +95,23 @@ func TestStoreErrors(t *testing.T) {
 	}
 }
 
-// TestOverlayIsRefused has no upstream beside it, which would open it: as a plain store it would lose the lower one's paths.
-func TestOverlayIsRefused(t *testing.T) {
-	const uri = "local-overlay://?lower-store=/l&root=/r"
-	want := "cannot open store '" + uri + "': stores on an overlay file system (local-overlay) are not supported"
-	if _, err := Load(machine{args: []string{"--store", uri}}.input()); err == nil || err.Error() != want {
-		t.Errorf("%v\nwant %s", err, want)
+func TestOverlayStore(t *testing.T) {
+	for uri, want := range map[string]OverlayConfig{
+		"local-overlay://?root=/r": {CheckMount: true},
+		"local-overlay:///r?lower-store=local%3Froot%3D/l%26read-only%3Dtrue&upper-layer=/u/&check-mount=false&remount-hook=/h": {
+			LowerStore: "local?root=/l&read-only=true", UpperLayer: "/u", RemountHook: "/h",
+		},
+	} {
+		s, warnings := storeFor(t, uri, machine{})
+		if s.Kind != StoreLocal || s.RealDir != "/r/nix/store" || s.StateDir != "/r/nix/var/nix" || len(warnings) != 0 {
+			t.Errorf("%s: %+v, warnings %q", uri, s, warnings)
+		}
+		if diff := cmp.Diff(&want, s.Overlay); diff != "" {
+			t.Errorf("%s: %s", uri, diff)
+		}
+	}
+	if s, warnings := storeFor(t, "local?upper-layer=/u", machine{}); s.Overlay != nil || len(warnings) != 1 {
+		t.Errorf("a plain store has an upper layer: %+v, warnings %q", s.Overlay, warnings)
 	}
 }
 
