@@ -294,3 +294,50 @@ func TestOptimiseWarnsOfLinkedFiles(t *testing.T) {
 		t.Errorf("warned %q", o.warned)
 	}
 }
+
+// TestOptimiseMaximumOfNames: a file that equals one which can have no more names stays as it is.
+func TestOptimiseMaximumOfNames(t *testing.T) {
+	o := newOptimiserTest(t)
+	if _, err := o.RestoreFile("one", strings.NewReader("text"), RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	o.run(t, false, "one")
+	if err := o.Mkdir("names", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const most = 70_000 // more than ext4 has
+	for i := 0; ; i++ {
+		err := unix.Link(filepath.Join(o.Path(), "one"), filepath.Join(o.Path(), "names", fmt.Sprint(i)))
+		if err == unix.EMLINK {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == most {
+			t.Skipf("a file can have more than %d names on the file system of %s", most, o.Path())
+		}
+	}
+	for _, name := range []string{"two", "three"} {
+		if _, err := o.RestoreFile(name, strings.NewReader("text"), RestoreOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var told []string
+	opt := NewOptimiser(o.Dir, o.links, OptimiseOptions{
+		Linked: func(uint64, uint64) { t.Error("linked") }, Info: func(text string) { told = append(told, text) },
+		Warn: func(text string) { t.Error("warned:", text) },
+	})
+	for _, name := range []string{"two", "three"} {
+		if err := opt.Tree(ctx, name); err != nil {
+			t.Error(err)
+		}
+	}
+	want := fmt.Sprintf("\"%s/.links/%s\" has maximum number of links", o.Path(), o.linkOf(t, "one"))
+	if len(told) != 2 || told[0] != want || told[1] != want {
+		t.Errorf("told %q, want %q twice", told, want)
+	}
+	if left, err := filepath.Glob(o.Path() + "/.tmp-link*"); len(left) > 0 || err != nil {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
