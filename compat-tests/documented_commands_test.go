@@ -84,6 +84,8 @@ func inlineCommands() map[string]string {
 		"nix-store --serve":               "speaks a protocol on standard input: the scripts *ssh-*",
 		"nix-store --query":               "a kind of queries: the scripts query-*",
 		"nix-store …":                     "any command",
+		"mount -o remount":                "what programs for stores on an overlay do: TestOverlay",
+		"mount -o remount \"$1\"":         "the same",
 		"nix-build …":                     "any command",
 		"nix store …":                     "any command",
 		"nix …":                           "any command",
